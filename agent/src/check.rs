@@ -96,7 +96,7 @@ pub fn check(places: &CheckPaths, engines: Result<BTreeMap<&str, Vec<Trace>>>) -
     ]
 }
 
-/// Why this kernel need not take the programs; `None`: it should.
+/// The reason why this kernel cannot load the programs; `None`: it should.
 pub(crate) fn kernel_advice(root: &Path) -> Option<String> {
     let Finding { found, advice, .. } = kernel(KernelVersion::of(root));
     advice.map(|advice| format!("this node runs Linux {found}: {advice}"))

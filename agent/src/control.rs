@@ -325,7 +325,7 @@ impl Reconciler {
         self
     }
 
-    /// `is_begun`: what host endpoints change to counts, else what they change from.
+    /// `is_begun`: whether the current change of host endpoints is published, else the state before it.
     fn publish(
         &mut self,
         tables: &CompiledTables,

@@ -1,8 +1,8 @@
-//! Whether the node is still reached: by the API server, and the kubelet alive. Asked after a change of host
-//! endpoints, which is undone if neither answers.
+//! Whether the node can be reached: the API server and the kubelet answer. A change of host endpoints is
+//! undone unless both do.
 //!
-//! In: questions, one for each change. Out: the number of the last question after which all has answered.
-//! Each is asked by a new connection: one that is open passes whatever policies say.
+//! In: questions, one for each change. Out: the number of the last question that all have answered. Each
+//! question takes new connections, because established ones pass whatever policies say.
 
 use std::{
     sync::{
@@ -22,14 +22,15 @@ use tokio::{
 
 use crate::{options::HealthUrl, source::kube::ApiProbe};
 
-/// For one answer: a node nearby answers in milliseconds.
+/// Time limit of one answer: a server nearby answers in milliseconds.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Of the kubelet's answer: its status line.
+/// Bytes of the kubelet's answer that are read: its status line.
 const MOST: u64 = 64;
 
-/// Asks, and knows how far all has answered. A copy is the same.
+/// Asks the API server and the kubelet, and knows the last question that both have answered. Clones share
+/// their state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lifelines(Arc<LifelineQuestions>);
 
@@ -41,14 +42,14 @@ struct LifelineQuestions {
 }
 
 impl Lifelines {
-    /// Asks whether the node is reached from now on. Out: the question's number.
+    /// Asks whether the node can be reached from now on. Out: the question's number.
     pub(crate) fn ask(&self) -> u64 {
         let number = self.0.asked.fetch_add(1, Ordering::SeqCst) + 1;
         self.0.is_asked.notify_one();
         number
     }
 
-    /// Whether all has answered after this question was asked.
+    /// Whether all have answered since this question was asked.
     pub(crate) fn are_reached_since(&self, question: u64) -> bool {
         self.0.answered.load(Ordering::SeqCst) >= question
     }
@@ -84,7 +85,7 @@ async fn reach(server: Option<&ApiProbe>, kubelet: Option<&HealthUrl>) -> Result
     Ok(())
 }
 
-/// Whether an address answers that all is well (HTTP/1.0, as it wants no more than a line).
+/// Succeeds if the server answers with status 200 (HTTP/1.0, since one line is enough).
 async fn ask_health(HealthUrl { authority, path }: &HealthUrl) -> Result<()> {
     let mut stream = TcpStream::connect(authority.as_str()).await.context("cannot connect")?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {authority}\r\n\r\n");
@@ -110,7 +111,7 @@ mod tests {
         tokio::task::spawn_local(async move {
             for answer in answers {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                // All of it: what is left unread makes the answer a reset.
+                // Read all of it: closing with unread data resets the connection.
                 let mut request = [0; 512];
                 let length = stream.read(&mut request).await.unwrap();
                 let request = String::from_utf8_lossy(&request[..length]);

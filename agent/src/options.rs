@@ -214,14 +214,14 @@ pub enum Metrics {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortList(pub Vec<(Protocol, u16)>);
 
-/// Whether the kubelet is asked.
+/// The kubelet's health endpoint, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KubeletHealth {
     Off,
     At(HealthUrl),
 }
 
-/// Where something says whether it is well: by HTTP, without TLS.
+/// A URL of a health endpoint: HTTP, without TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthUrl {
     /// Host and port.

@@ -1,10 +1,10 @@
 //! The export to a collector of OpenTelemetry, by OTLP over HTTP: denied packets as log records, and all
 //! metrics.
 //!
-//! In: what `observe` reports and `server` exposes. Out: requests. Nothing waits for a collector: what it
-//! does not take is kept for a while in a queue with an end, tried again with growing pauses, then lost and
-//! counted. What it answers is read up to a limit, and believed in nothing but whether it has taken what was
-//! sent.
+//! In: what `observe` reports and `server` exposes. Out: requests. Nothing waits for a collector: data that
+//! it does not take stays for a while in a bounded queue, is sent again with growing pauses, and is then
+//! dropped and counted. Its answers are read up to a limit, and used only to learn whether it has taken the
+//! data.
 
 mod attributes;
 mod client;
@@ -36,7 +36,7 @@ use crate::{
 /// less than `terminationGracePeriodSeconds` in deploy/base.
 const LAST: Duration = Duration::from_millis(1_500);
 
-/// Where to, and how.
+/// The address of the collector, and the settings of the export.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
     pub collector: CollectorUrl,
@@ -48,7 +48,7 @@ pub struct ExportOptions {
     pub interval: Duration,
 }
 
-/// Sends what there is. It runs on a thread of its own.
+/// Sends denials and metrics, on a thread of its own.
 #[derive(Debug)]
 pub struct Exporter {
     logs: LogExport,
@@ -64,7 +64,7 @@ pub struct ExportEnd {
     ended: oneshot::Receiver<()>,
 }
 
-/// An exporter that lacks what it exports.
+/// An exporter without its sources of denials and metrics.
 #[derive(Debug)]
 pub struct ExportSetup {
     client: CollectorClient,
@@ -75,7 +75,7 @@ pub struct ExportSetup {
 impl ExportSetup {
     /// # Errors
     ///
-    /// When a file or a variable of the options cannot be read or has something else in it.
+    /// When a file or a variable of the options cannot be read or parsed.
     pub fn new(options: ExportOptions, node: &Name) -> Result<Self> {
         let headers = Headers::new(options.headers.clone())?;
         let client =
@@ -87,7 +87,7 @@ impl ExportSetup {
         Ok(Self { client, options, resource })
     }
 
-    /// `queue`: denials. `server`: knows the metrics.
+    /// `queue`: the denials to send. `server`: the source of the metrics.
     pub fn exporter(
         self,
         queue: mpsc::UnboundedReceiver<QueuedDenial>,
@@ -103,7 +103,7 @@ impl ExportSetup {
 }
 
 impl Exporter {
-    /// Sends for ever: after the end it is done, and waits.
+    /// Sends for ever; after the end was requested it sends the rest, then waits.
     pub async fn run(self) -> Result<()> {
         let Self { mut logs, mut metrics, stop, ended } = self;
         tokio::join!(logs.run(stop.clone()), metrics.run(stop));
@@ -113,7 +113,7 @@ impl Exporter {
 }
 
 impl ExportEnd {
-    /// Has what is left sent once more, and waits a moment for it.
+    /// Requests the end, and waits a moment until the remaining data is sent.
     pub async fn flush(self) {
         self.stop.send_replace(true);
         if timeout(LAST, self.ended).await.is_err() {

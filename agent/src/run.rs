@@ -114,7 +114,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
         share: true,
     };
     let earlier = Earlier::of(&pins)?;
-    // A kernel by another's name may have been given what the programs need: it is refused by what it cannot.
+    // A distribution may have backported features to an older kernel: only a failed load counts.
     let loaded = Datapath::load(Some(&pins), kernel_options);
     let (mut datapath, readers) = loaded.map_err(|error| match kernel_advice(Path::new("/")) {
         Some(advice) => error.context(advice),

@@ -77,7 +77,7 @@ pub struct ServerInputs {
     pub ask_tables: AskTables,
     pub restarts: TaskRestarts,
     pub names: NameSource,
-    /// The URL of the collector that flows and metrics go to, and how that stands.
+    /// The URL of the collector, and the counters of the export.
     pub export: Option<(String, ExportCounts)>,
     pub traces: TraceControl,
 }
@@ -133,12 +133,12 @@ impl Server {
         status
     }
 
-    /// In Prometheus' text format. `None`: too many wait for them already.
+    /// All metrics in Prometheus' text format. `None`: too many requests wait for them already.
     async fn metrics(&self) -> Option<String> {
         self.families(|families| metrics::text(&families)).await
     }
 
-    /// All metrics as they are now, made into something. `None`: likewise.
+    /// All metrics as they are now, converted by `make`. `None`: too many requests wait for them already.
     pub(crate) async fn families<T: Send + 'static>(
         &self,
         make: impl FnOnce(Vec<MetricFamily>) -> T + Send + 'static,

@@ -94,30 +94,30 @@ pub struct EnforcedInterface {
     pub names: u32,
 }
 
-/// What evaluates a device, in words.
+/// The state of a host endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostState {
-    /// By its policies, for good.
+    /// Its policies are enforced, and confirmed.
     Enforced,
-    /// By its policies, until they are undone if nothing confirms them.
+    /// Its policies are enforced; the last change is undone unless it is confirmed in time.
     Unconfirmed,
-    /// By what was before the last change, which was undone.
+    /// The last change was undone: the policies of before are enforced.
     Undone,
 }
 
 /// A device of the node's with a host endpoint.
 #[derive(Clone, Debug)]
 pub struct EnforcedHost {
-    /// What stands for it: as in `HostEndpoint/n1-eth0`.
+    /// The name of its end, for example `HostEndpoint/n1-eth0`.
     pub name: ObjectName,
     pub interface: Name,
     pub ifindex: u32,
-    /// The node's on this device.
+    /// The node's addresses on this device.
     pub addresses: Vec<IpAddr>,
     pub state: HostState,
     pub ingress: AppliedPolicies,
     pub egress: AppliedPolicies,
-    /// The one that was published last.
+    /// The revision that was published last.
     pub revision: u32,
 }
 

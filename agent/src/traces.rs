@@ -30,7 +30,7 @@ pub enum TraceRequest {
 pub struct TraceSite {
     pub bpffs: PathBuf,
     pub options: DatapathOptions,
-    /// What the agent's can read of the kernel.
+    /// What the agent's programs can read of the kernel.
     pub reads: KernelReads,
     /// Of which the flow table's clock counts every sixteenth.
     pub jiffies_per_second: u32,

@@ -206,8 +206,8 @@ fn enter<T: Tables>(scratch: &Scratch, tables: &T) -> Outcome {
 fn answer<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, hook: &Hook, tables: &T) {
     let Scratch { headers, policy_lookup, evaluation, connection, enforced, .. } = scratch;
     let side = evaluation.side;
-    // Before the endpoint: what is entered under a revision was evaluated by nothing older. A newer policy
-    // under an older revision is only evaluated once more.
+    // Read before the endpoint, so that no entry is newer than its policy: an entry under an older revision
+    // is only evaluated once more.
     match side {
         Direction::Egress => evaluation.entry.client_revision = tables.revision(),
         Direction::Ingress => evaluation.entry.server_revision = tables.revision(),

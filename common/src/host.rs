@@ -1,37 +1,37 @@
-//! What the programs at the node's own devices look up: host endpoints in the map of endpoints, what is known
-//! of ports, and until when a change waits for its confirmation.
+//! Values that the programs at the node's own devices look up: keys of host endpoints in the map of
+//! endpoints, the uses of ports, and the deadline of an unconfirmed change.
 
 use crate::{Direction, FlowKey};
 
-/// Keys of host endpoints in the map of endpoints: the number of a device with some of these bits. No device
-/// has a number as large.
+/// The key of a host endpoint in the map of endpoints: the ifindex of its device with some of these bits. No
+/// ifindex is as large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostKey(pub u32);
 
 impl HostKey {
-    /// Of every such key.
+    /// Set in every such key.
     pub const HOST: u32 = 1 << 31;
-    /// What the node forwards is evaluated by it, else the traffic of the node's own processes.
+    /// Set for forwarded traffic; not set for traffic of the node's own processes.
     pub const FORWARDED: u32 = 1 << 30;
-    /// What evaluated it before a change that is not confirmed.
+    /// Set for the entries before a change that is not confirmed.
     pub const BEFORE: u32 = 1 << 29;
-    /// Devices with greater numbers have no host endpoint.
+    /// Devices with a greater ifindex have no host endpoint.
     pub const MAX_IFINDEX: u32 = (1 << 28) - 1;
 
-    /// Of a device, for the traffic of the node's own processes.
+    /// The key of a device, for traffic of the node's own processes.
     #[inline(always)]
     pub const fn of(ifindex: u32) -> Self {
         Self(Self::HOST | ifindex & Self::MAX_IFINDEX)
     }
 
-    /// The same device's, for what is forwarded.
+    /// The key of the same device for forwarded traffic.
     #[inline(always)]
     #[must_use]
     pub const fn forwarded(self) -> Self {
         Self(self.0 | Self::FORWARDED)
     }
 
-    /// What it was before.
+    /// The key of its entry before the change.
     #[inline(always)]
     #[must_use]
     pub const fn before(self) -> Self {
@@ -41,26 +41,26 @@ impl HostKey {
     /// Whether a key of the map of endpoints is one of a host endpoint.
     #[inline(always)]
     pub const fn is_host(key: u32) -> bool {
-        // The numbers that stand for no device at all have all of these bits.
+        // The reserved values that stand for no device have all of these bits.
         key & Self::HOST != 0 && key & !Self::MAX_IFINDEX != 0xf000_0000
     }
 
-    /// The number of its device.
+    /// The ifindex of its device.
     pub const fn ifindex(self) -> u32 {
         self.0 & Self::MAX_IFINDEX
     }
 }
 
-/// What the table of ports has of a port of TCP, UDP or SCTP: bits.
+/// The uses of a port of TCP, UDP or SCTP, as bits.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortUse(pub u8);
 
 impl PortUse {
     pub const NONE: Self = Self(0);
-    /// What comes in to it passes, whatever policies say.
+    /// Incoming traffic to this port passes, whatever policies say.
     pub const FAILSAFE_IN: Self = Self(1);
-    /// What goes out to it does.
+    /// Outgoing traffic to this port passes, whatever policies say.
     pub const FAILSAFE_OUT: Self = Self(2);
     /// It is a node port: at the node's addresses it leads to a service.
     pub const OF_SERVICE: Self = Self(4);
@@ -75,7 +75,7 @@ impl PortUse {
         Self(self.0 | other.0)
     }
 
-    /// Whether what goes this way to this port passes.
+    /// Whether traffic of this direction to this port passes, whatever policies say.
     #[inline(always)]
     pub const fn is_failsafe(self, direction: Direction) -> bool {
         self.has(match direction {
@@ -85,14 +85,14 @@ impl PortUse {
     }
 }
 
-/// A change of host endpoints that is not confirmed, and what was confirmed last.
+/// The state of the last change of host endpoints: its deadline, or the hash of what was confirmed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostGuard {
-    /// Nanoseconds of the monotonic clock: from then on, what was enforced before the change counts again. 0:
-    /// every change is confirmed.
+    /// Nanoseconds of the monotonic clock: from then on the entries before the change count again. 0: every
+    /// change is confirmed.
     pub deadline: u64,
-    /// What was confirmed last, as a hash of it. Only agents read it.
+    /// A hash of what was confirmed last. Only agents read it.
     pub confirmed: u64,
 }
 
@@ -105,20 +105,20 @@ impl HostGuard {
 }
 
 impl FlowKey {
-    /// The same connection as the programs at the node's own devices know it. Those at pods' veths never look
-    /// for it, nor do these for theirs.
+    /// The key of the same connection for the programs at the node's own devices. These and the programs at
+    /// pods' veths never look up each other's entries.
     #[inline(always)]
     #[must_use]
     pub(crate) const fn at_host(self) -> Self {
         self.with_end_bit(Self::AT_HOST)
     }
 
-    /// Whether it is a connection as those programs know it.
+    /// Whether it is a key of those programs.
     pub const fn is_at_host(&self) -> bool {
         self.has_end_bit(Self::AT_HOST)
     }
 
-    /// Above the bits that it has otherwise.
+    /// A bit above those that the key uses otherwise.
     const AT_HOST: u64 = 1 << 41;
 }
 

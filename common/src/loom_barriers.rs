@@ -1,10 +1,9 @@
-//! What the models of shared tables have in common: a run under a checker of the C11 memory model (loom), in
-//! all orders in which threads may read and write and see what the others have written (arm64 allows fewer),
-//! and again without each of the barriers, which the checker must then find to be needed.
+//! The common part of the models of shared tables: runs under a checker of the C11 memory model (loom), in
+//! all orders in which threads may read, write and see each other's writes (arm64 allows fewer), and again
+//! without each of the barriers, which the checker must then find to be needed.
 //!
-//! In: scenarios, and the code of the product, of which only the memory is the model's. Out: a panic when a
-//! scenario fails in some order, or when one passes in all orders without a barrier. Left out: the memory,
-//! which each table models itself.
+//! In: scenarios, and the code of the product with modelled memory. Out: a panic when a scenario fails in
+//! some order, or when all pass without a barrier. Left out: the memory, which each table models itself.
 
 use core::panic::Location;
 use std::{
@@ -56,7 +55,7 @@ fn is_there(caller: &'static Location<'static>) -> bool {
     WITHOUT.get() != Some(barrier)
 }
 
-/// Runs an execution in all orders with so many interruptions of a thread at the most.
+/// Runs an execution in all orders with at most this many interruptions of a thread.
 pub(crate) fn in_all_orders(
     interruptions: usize,
     without: Option<Barrier>,
@@ -72,8 +71,8 @@ pub(crate) fn in_all_orders(
     checked.map(|()| MET.take()).map_err(|_| Failed)
 }
 
-/// That each scenario passes in all orders, that together they meet so many barriers, and that without any
-/// one of these some scenario fails. `check` runs one of them.
+/// Checks that each scenario passes in all orders, that together they use this many barriers, and that
+/// without any one of these some scenario fails. `check` runs one of them.
 pub(crate) fn each_is_needed<S: Copy>(
     scenarios: &[(&str, S)],
     count: usize,

@@ -55,8 +55,8 @@ pub trait Packet {
         false
     }
 
-    /// The number of the VLAN that its tag names; 0: it has no tag, or one that gives its priority alone,
-    /// with which the kernel takes the packet as without.
+    /// The VLAN number of its tag; 0: it has no tag, or one that only gives a priority, which the kernel
+    /// ignores.
     #[inline(always)]
     fn vlan(&self) -> u32 {
         0
@@ -69,8 +69,8 @@ pub trait Packet {
     /// Whether a socket of this node's own network namespace has sent the packet. False proves nothing.
     fn has_local_socket(&self) -> bool;
 
-    /// Whether a socket of this network namespace has the TCP connection of which such a packet comes in, and
-    /// its handshake is over.
+    /// Whether a socket of this network namespace has the TCP connection of such an incoming packet, with its
+    /// handshake completed.
     fn has_connection(&self, received: &Tuple) -> bool;
 }
 

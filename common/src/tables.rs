@@ -53,9 +53,9 @@ impl RowKey {
         Self { policy, identity, block: (class.0 / BITS_PER_ROW) as u32 }
     }
 
-    /// What is denied on the addresses of the pod's own node by a policy that does not
-    /// [cover it](PolicyId::covers_own_node): there a bit *denies*, and a row that is missing denies nothing.
-    /// Most policies do not apply there at all.
+    /// The key of what a policy that does not [cover the own node](PolicyId::covers_own_node) denies on
+    /// addresses of the pod's own node: a set bit *denies*, and a row that is missing denies nothing. Most
+    /// policies do not apply there at all.
     #[inline(always)]
     pub const fn of_own_node(policy: PolicyId, identity: IdentityId, class: ClassId) -> Self {
         Self { policy, identity, block: Self::OWN_NODE | (class.0 / BITS_PER_ROW) as u32 }
@@ -270,9 +270,9 @@ pub trait Tables {
     fn passes_encapsulation(&self) -> bool;
     /// Whether connections between pods of this node may take the short cut (`--shortcut local`).
     fn has_shortcut(&self) -> bool;
-    /// What is known of a port of the node's.
+    /// The uses of a port of the node.
     fn host_port(&self, protocol: Protocol, port: u16) -> PortUse;
-    /// Whether a change of host endpoints was not confirmed in time: what was enforced before it counts.
+    /// Whether the deadline of a change of host endpoints has passed: the entries before it count.
     fn is_host_change_over(&self) -> bool;
 
     /// Whether packets may go straight to and from the pod behind a veth.

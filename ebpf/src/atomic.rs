@@ -37,8 +37,8 @@ impl Bpf {
 }
 
 impl Bpf {
-    /// What was read of one map was read before what follows of another. Where maps have no word in common,
-    /// a word of the stack serves as well: the barrier is the operation, whatever it is done to.
+    /// Orders a read of one map before later reads of another. The barrier is the operation, whatever word it
+    /// changes: where maps have no word in common, one on the stack serves as well.
     #[inline(always)]
     pub(crate) fn order_reads_of_maps() {
         let mut own = 0_u64;

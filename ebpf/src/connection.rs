@@ -1,5 +1,5 @@
-//! Whether a socket of this node has a TCP connection: what is older than its entry in the flow table, or
-//! than the host endpoint, is known by it.
+//! Whether a socket of this node has a TCP connection: so connections pass that are older than their entry in
+//! the flow table, or than the host endpoint.
 
 use core::mem::{MaybeUninit, size_of};
 
@@ -14,7 +14,7 @@ use podgate_common::Tuple;
 /// FIN_WAIT, TIME_WAIT, CLOSE_WAIT, LAST_ACK, CLOSING.
 const CONNECTED: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 9 | 1 << 11;
 
-/// Of IPv4, and of IPv6: by its size the kernel tells what a tuple is.
+/// The sizes of an IPv4 and an IPv6 tuple, by which the kernel distinguishes the two.
 const V4_WORDS: usize = 3;
 const V6_WORDS: usize = 9;
 

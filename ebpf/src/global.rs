@@ -69,7 +69,7 @@ pub unsafe extern "C" fn may_be_filtered(kind: u64, address: *const Address) -> 
         return true;
     }
     let kind = if kind == FilteredAs::Service as u64 { FilteredAs::Service } else { FilteredAs::Tunnel };
-    // The agent fills the filter before it flags the endpoint, which was read just now.
+    // The agent fills the filter before it flags the endpoint, which was read before.
     Bpf::order_reads_of_maps();
     // SAFETY: the caller's.
     is_filtered(kind, unsafe { &*address }, &Maps)

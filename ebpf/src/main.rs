@@ -95,28 +95,28 @@ fn verdict_on_wire<const LINK_HEADER: usize>(skb: &Skb<'_, LINK_HEADER>) -> i32 
     action(outcome)
 }
 
-/// TC ingress of a device of the node's own that has a host endpoint: what comes in by it.
+/// TC ingress of a device of the node's own that has a host endpoint: incoming packets.
 #[cfg(not(feature = "trace"))]
 #[classifier]
 pub fn from_netdev(context: TcContext) -> i32 {
     verdict_at_host(&Skb::new(&context), Direction::Ingress)
 }
 
-/// TC egress there: what goes out by it.
+/// TC egress of such a device: outgoing packets.
 #[cfg(not(feature = "trace"))]
 #[classifier]
 pub fn to_netdev(context: TcContext) -> i32 {
     verdict_at_host(&Skb::new(&context), Direction::Egress)
 }
 
-/// As `from_netdev`, of devices without link headers.
+/// `from_netdev` for devices without link headers.
 #[cfg(not(feature = "trace"))]
 #[classifier]
 pub fn from_bare_netdev(context: TcContext) -> i32 {
     verdict_at_host(&Skb::without_link_header(&context), Direction::Ingress)
 }
 
-/// As `to_netdev`, of devices without link headers.
+/// `to_netdev` for devices without link headers.
 #[cfg(not(feature = "trace"))]
 #[classifier]
 pub fn to_bare_netdev(context: TcContext) -> i32 {
@@ -126,7 +126,7 @@ pub fn to_bare_netdev(context: TcContext) -> i32 {
 #[cfg(not(feature = "trace"))]
 #[inline(always)]
 fn verdict_at_host<const LINK_HEADER: usize>(skb: &Skb<'_, LINK_HEADER>, direction: Direction) -> i32 {
-    // Without memory to work in nothing is known of the device: it stays reachable.
+    // Without its scratch memory the program evaluates nothing: the node stays reachable.
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
     // SAFETY: this CPU's own element, and TC programs run with bottom halves off: none interrupts another.
     let scratch = unsafe { &mut *scratch };

@@ -127,11 +127,11 @@ pub(crate) static NAMES: ArrayOfMaps<Array<RawNameSet, NAME_ELEMENTS>, NAME_TABL
 #[btf_map]
 pub(crate) static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
 
-/// What is known of ports of the node, for host endpoints: a `PortUse` for each, by protocol.
+/// The uses of ports of the node, for host endpoints: a `PortUse` for each, by protocol.
 #[btf_map]
 pub(crate) static HOST_PORTS: Array<[u8; 65_536], PROTOCOLS> = Array::new();
 
-/// Element 0: until when a change of host endpoints waits for its confirmation.
+/// Element 0: the deadline of an unconfirmed change of host endpoints.
 #[btf_map]
 pub(crate) static HOST_GUARD: Array<HostGuard, 1> = Array::new();
 
@@ -193,11 +193,11 @@ pub(crate) fn count(direction: Direction, outcome: Outcome) {
     add_one(podgate_common::counter(direction, outcome));
 }
 
-/// The same of an outcome that is not known when this is compiled.
+/// `count` for an outcome that is not known at compile time.
 #[inline(always)]
 pub(crate) fn count_any(direction: Direction, outcome: Outcome) {
     let counter = podgate_common::counter(direction, outcome);
-    // The compiler knows how many outcomes there are, and leaves out a comparison that the verifier wants.
+    // The compiler knows the number of outcomes, and would remove a comparison that the verifier needs.
     // SAFETY: a reference is valid to be read from.
     add_one(unsafe { read_volatile(&raw const counter) });
 }

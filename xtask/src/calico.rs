@@ -1,6 +1,6 @@
-//! `cargo xtask calico`: Calico itself as the measure of podgate's reading of its policies.
+//! `cargo xtask calico`: compares podgate's reading of Calico's policies with Calico itself.
 //!
-//! In: how many clusters. Out: what the example `calico` of this package prints, which has the oracle's
+//! In: the number of clusters. Out: the output of this package's example `calico`, which has the oracle's
 //! generator and evaluator; its exit code is 1 if anything differs.
 
 use std::process::ExitCode;

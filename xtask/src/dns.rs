@@ -1,4 +1,4 @@
-//! `cargo xtask dns`: names of rules, asked for by the libraries that programs use, at real resolvers.
+//! `cargo xtask dns`: names of rules, looked up by the libraries that programs use, at real resolvers.
 //!
 //! In: glibc, musl, c-ares, Go and a cache that outlives answers; unbound and CoreDNS, reached in each way
 //! that clusters have. Out: a table of which connected at once to each new name, then very many look-ups with

@@ -1,11 +1,10 @@
 //! `cargo xtask kernels`: the programs and agents on the kernels of several distributions in qemu, and on the
 //! one that runs here.
 //!
-//! In: the test programs, built here for both processors, and qemu and kernels from packages. Out: what the
-//! tests print, a line for each kernel and part, and a table of what each kernel has and what podgate does
-//! instead of what it has not. Without KVM: what is tried is that each verifier takes the programs, that each
-//! fallback works, and that verdicts are the same; never time. This program is the machine's `init`, too
-//! (`inside`).
+//! In: the test programs, built here for both processors, and qemu and kernels from packages. Out: the output
+//! of the tests, a line for each kernel and part, and a table of the features of each kernel and of podgate's
+//! fallbacks. Runs without KVM show that each verifier accepts the programs, that each fallback works, and
+//! that verdicts are the same; they never measure time. This program is also the machine's `init` (`inside`).
 
 mod archive;
 mod catalogue;
@@ -42,7 +41,7 @@ pub(crate) fn run(flags: &KernelsFlags) -> Result<ExitCode> {
         let programs = Programs::build(platform, &flags.profile)?;
         for kernel in chosen {
             let report = test(kernel, &programs, &directory.join(kernel.name), flags.part.as_deref());
-            // One that cannot be had does not keep the others from being tried.
+            // A kernel that cannot be had does not keep the others from being tried.
             let report = report.unwrap_or_else(|error| KernelReport::broken(kernel, &error));
             print!("{}", report.lines());
             reports.push(report);

@@ -98,7 +98,7 @@ pub fn collector() -> Result<PathBuf> {
     built(Executable::COLLECTOR, "collector")
 }
 
-/// Prometheus' parsers and query engine, likewise.
+/// Prometheus' parsers and query engine, which Go builds the first time.
 ///
 /// # Errors
 ///
@@ -107,7 +107,7 @@ pub fn prometheus() -> Result<PathBuf> {
     built(Executable::PROMETHEUS, "prometheus")
 }
 
-/// Programs of Calico's, and the definitions of its custom resources, as one release of it has them.
+/// Programs of Calico's, and the definitions of its custom resources, all of one release.
 #[derive(Clone, Debug)]
 pub struct CalicoPrograms {
     directory: PathBuf,
@@ -115,13 +115,13 @@ pub struct CalicoPrograms {
 }
 
 impl CalicoPrograms {
-    /// The environment of `calico-felix`, for nodes without Calico's networking; besides, it needs
+    /// The environment of `calico-felix`, for nodes without Calico's networking. It also needs
     /// `FELIX_FELIXHOSTNAME` and `KUBECONFIG`.
     pub const FELIX: [(&str, &str); 14] = [
         ("FELIX_DATASTORETYPE", "kubernetes"),
         ("FELIX_IPV6SUPPORT", "true"),
         ("FELIX_IPTABLESBACKEND", "nft"),
-        // As Calico's own manifests have it: what a pod may send to its node is for its policies to say.
+        // As in Calico's own manifests: the policies of a pod decide what it may send to its node.
         ("FELIX_DEFAULTENDPOINTTOHOSTACTION", "ACCEPT"),
         ("FELIX_HEALTHENABLED", "true"),
         ("FELIX_HEALTHHOST", "127.0.0.1"),
@@ -129,7 +129,7 @@ impl CalicoPrograms {
         ("FELIX_VXLANENABLED", "false"),
         ("FELIX_XDPENABLED", "false"),
         ("FELIX_USAGEREPORTINGENABLED", "false"),
-        // Built without libbpf, it cannot even take away what it has not got.
+        // It is built without libbpf, and so cannot clean up BPF programs either.
         ("FELIX_DebugSkipCTLBCleanup", "true"),
         ("FELIX_LOGFILEPATH", "none"),
         ("FELIX_LOGSEVERITYSYS", "none"),
@@ -195,7 +195,7 @@ pub(crate) fn dns_client() -> Result<PathBuf> {
     built(Executable::DNS_CLIENT, "client")
 }
 
-/// The engine that runs beside podgate.
+/// The engine that runs next to podgate.
 pub(crate) fn kube_router() -> Result<PathBuf> {
     built(Executable::KUBE_ROUTER, "kube-router")
 }

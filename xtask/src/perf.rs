@@ -41,9 +41,9 @@ use clients::Clients;
 const OBJECTS: &str = include_str!("perf/objects.yaml");
 const TARGETS: &str = include_str!("perf/targets.yaml");
 const NAMESPACE: &str = "perf";
-/// Of the pods, how many are asked when a policy is created: each pair of client and target is a thread.
+/// The number of pods that are polled when a policy is created: each pair of client and target is a thread.
 const ASKED: usize = 10;
-/// For all pods of a measurement to be there, on two processors.
+/// Time limit until all pods of a measurement exist, on two processors.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// One line of the result, in milliseconds.
@@ -85,7 +85,7 @@ fn measure(cluster: &Cluster, flags: &PerfFlags) -> Result<Vec<Line>> {
     Ok(all)
 }
 
-/// Pods are created at once; each is asked from when its address is known.
+/// Pods are created at once; each is polled from the time its address is known.
 fn pods_are_reached(
     cluster: &Cluster,
     clients: &Clients,
@@ -134,7 +134,7 @@ fn pods_are_reached(
     ])
 }
 
-/// Clients poll; what denies them is there, and a policy that allows it is created, again and again.
+/// Clients poll under a policy that denies them; a policy that allows them is created, again and again.
 fn policies_are_enforced(cluster: &Cluster, clients: &Clients, policies: usize) -> Result<Vec<Line>> {
     let path = "jsonpath={.items[*].status.podIP}";
     let addresses = cluster.ask(&["-n", NAMESPACE, "get", "pods", "-l", "app=target", "-o", path])?;

@@ -89,7 +89,7 @@ fn read(path: &str) -> Result<String> {
     fs::read_to_string(workspace::root().join(path)).with_context(|| path.to_owned())
 }
 
-/// Where cargo-deny cannot be had, that is said.
+/// If cargo-deny cannot be installed, say so.
 fn check_dependencies() -> Result<()> {
     if let Err(error) = setup::cargo_tool(DENY) {
         println!("release: licences and origins of dependencies are not checked: {error:#}");

@@ -133,7 +133,7 @@ needs two images and a cluster of two nodes, some 20 minutes on two cores: run i
 /// They would build the API server themselves, in silence.
 const API_SERVER_TESTS: &str = "apiserver";
 
-/// They would build the collector themselves, likewise.
+/// These tests would build the collector themselves, too.
 const MONITORING_TESTS: &str = "monitoring";
 
 /// They load rules of other engines.

@@ -12,7 +12,7 @@ use crate::cluster::{TEAMS, namespace, tcp};
 
 pub(crate) const TIERS: usize = 20;
 
-/// A tier hands on what its policies do not match, but for the last one, which denies it for every pod.
+/// Each tier leaves to the next one what its policies do not match; the last tier denies it for every pod.
 pub(crate) fn add_tiers(cluster: &mut Cluster) {
     let denies_rest = CalicoPolicy {
         name: CalicoPolicyName {

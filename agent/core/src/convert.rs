@@ -140,7 +140,7 @@ impl Conversion {
     }
 }
 
-/// What makes a policy one of host endpoints, too.
+/// The fields that make a policy apply to host endpoints, too.
 fn of_hosts(policy: &CalicoPolicy, cluster: &Cluster) -> Option<NoEqual> {
     let field = match policy.scope {
         PolicyScope::Local => None,

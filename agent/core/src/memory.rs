@@ -56,7 +56,7 @@ pub struct Memory<'a> {
     pub has_shortcut: Cell<bool>,
     /// The veths between which they may.
     pub open_veths: RefCell<BTreeSet<u32>>,
-    /// What is known of the node's own ports.
+    /// The uses of the node's own ports.
     pub host_ports: BTreeMap<(Protocol, u16), PortUse>,
     /// Whether a change of host endpoints was not confirmed in time.
     pub host_change_is_over: Cell<bool>,
@@ -125,7 +125,7 @@ impl<'a> Memory<'a> {
     }
 }
 
-/// The id that stands for a rule set of these tables here.
+/// The id of a rule set of these tables in this memory.
 pub fn policy_id(tables: &CompiledTables, rule_set: usize) -> PolicyId {
     id_of(rule_set, tables.rows.covering_own_node.contains(&rule_set))
 }

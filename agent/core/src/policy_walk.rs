@@ -24,7 +24,8 @@ pub struct PolicyWalk<'a> {
     tiers: Vec<WalkTier<'a>>,
     /// Those among them that are enforced now, but whose place a staged policy takes.
     replaced: Vec<PolicyName>,
-    /// What no tier has decided is dropped: of a host endpoint without a profile that allows it.
+    /// Traffic that no tier decides is dropped: so it is for a host endpoint without a profile that allows
+    /// it.
     denies_undecided: bool,
 }
 
@@ -131,12 +132,12 @@ impl<'a> PolicyWalk<'a> {
         self.tiers.iter().flat_map(|tier| tier.policies.iter().copied())
     }
 
-    /// Whether anything is denied that no rule matches.
+    /// Whether traffic that no rule matches may be denied.
     pub fn isolates(&self) -> bool {
         self.denies_undecided || self.tiers.iter().any(|tier| tier.end() != TierEnd::Pass)
     }
 
-    /// What becomes of what no tier has decided.
+    /// The verdict on traffic that no tier decides.
     pub const fn end(&self) -> TierEnd {
         if self.denies_undecided { TierEnd::Deny } else { TierEnd::Pass }
     }

@@ -71,16 +71,16 @@ pub enum DeviceRole {
     Wire,
     /// A way out of the node on which packets have no link header.
     Tunnel,
-    /// It has a host endpoint.
+    /// A device with a host endpoint.
     Host,
-    /// The same, and packets have no link header there.
+    /// The same, where packets have no link header.
     BareHost,
 }
 
 impl DeviceRole {
-    /// Those of ways out of the node.
+    /// The roles of ways out of the node.
     pub const WAYS_OUT: [Self; 2] = [Self::Wire, Self::Tunnel];
-    /// Those of devices with a host endpoint.
+    /// The roles of devices with a host endpoint.
     pub const HOSTS: [Self; 2] = [Self::Host, Self::BareHost];
 
     const fn programs(self) -> &'static [Program] {
@@ -282,7 +282,8 @@ impl Attacher {
         }
     }
 
-    /// Takes the programs of these roles, of this agent and of earlier ones, off devices that must have none.
+    /// Detaches the programs of these roles, of this agent and of earlier ones, from devices that must have
+    /// none.
     ///
     /// # Errors
     ///

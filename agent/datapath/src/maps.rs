@@ -34,9 +34,9 @@ pub struct BpfMaps {
     pub tunnel_services: MapTable<ServiceKey, u32>,
     /// Addresses of services that have no room of their own.
     pub filter: AddressFilterTable,
-    /// What is known of the node's own ports.
+    /// The uses of the node's own ports.
     pub host_ports: HostPortTable,
-    /// Until when a change of host endpoints waits for its confirmation.
+    /// The deadline of an unconfirmed change of host endpoints.
     pub host_guard: HostGuardMap,
     /// Link-layer addresses of pods on bridges, by ifindex.
     pub link_addresses: LinkAddressTable,

@@ -25,7 +25,8 @@ const _: () = assert!(VALUE_BYTES as usize == size_of::<PortClasses>());
 pub struct PortTable {
     map: MapData,
     mapping: Mapping<[AtomicU16; PORTS]>,
-    /// What was written, by protocol, so that only changes are: first port of each run of one class.
+    /// The runs that were written, by protocol, so that only changes are written: the first port of each run
+    /// of one class.
     runs: [Vec<(u16, ClassId)>; ELEMENTS as usize],
     writes: u64,
 }

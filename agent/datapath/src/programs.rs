@@ -123,13 +123,13 @@ pub enum Program {
     ToWire,
     /// The same of devices whose packets have no link header.
     ToTunnel,
-    /// What comes in by a device with a host endpoint; TC ingress there.
+    /// Incoming packets of a device with a host endpoint; at its TC ingress.
     FromNetdev,
-    /// What goes out by it; TC egress there.
+    /// Outgoing packets of such a device; at its TC egress.
     ToNetdev,
-    /// As [`Self::FromNetdev`], of devices whose packets have no link header.
+    /// [`Self::FromNetdev`] for devices whose packets have no link header.
     FromBareNetdev,
-    /// As [`Self::ToNetdev`], of these.
+    /// [`Self::ToNetdev`] for devices whose packets have no link header.
     ToBareNetdev,
 }
 
@@ -146,7 +146,7 @@ impl Program {
         Self::ToBareNetdev,
     ];
 
-    /// Whether its hook is TC ingress of the device, else TC egress.
+    /// Whether it is attached to the TC ingress hook of the device, else to TC egress.
     pub(super) const fn is_at_ingress(self) -> bool {
         match self {
             Self::FromPod | Self::FromNetdev | Self::FromBareNetdev => true,

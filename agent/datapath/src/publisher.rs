@@ -76,7 +76,7 @@ pub struct Wanted {
     pub tunnel_services: BTreeSet<ServiceKey>,
     /// The addresses of these services where there are more than have room.
     pub tunnel_filter: AddressFilter,
-    /// What is known of the node's own ports, where it has host endpoints.
+    /// The uses of the node's own ports, where it has host endpoints.
     pub host_ports: BTreeMap<(Protocol, u16), PortUse>,
     /// Servers of which pods' replies are believed.
     pub resolvers: BTreeMap<ServiceKey, Resolver>,

@@ -1,4 +1,4 @@
-//! How the export to a collector stands: a part of `status`.
+//! The state of the export to a collector: a part of `status`.
 
 use std::collections::BTreeMap;
 
@@ -6,27 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::observe::{ExportCounts, ExportSignal, RecordResult};
 
-/// What goes to a collector of OpenTelemetry.
+/// The export to an OpenTelemetry collector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportStatus {
     /// Its URL.
     pub collector: String,
-    /// Records of denied packets by what has become of them: `exported`; and lost: `no-room`, `refused`,
+    /// Counts of records of denied packets by result: `exported`, or lost as `no-room`, `refused` or
     /// `expired`.
     pub records: BTreeMap<String, u64>,
-    /// Records that it has not taken yet.
+    /// Records that the collector has not taken yet.
     pub waiting: u64,
     pub requests: Vec<ExportRequests>,
 }
 
-/// Requests to it.
+/// Counts of requests to the collector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportRequests {
     /// `logs`: denied packets, or `metrics`.
     pub signal: String,
     pub succeeded: u64,
     pub failed: u64,
-    /// Why the last one failed, if it did.
+    /// The error of the last request, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -41,7 +41,7 @@ impl ExportStatus {
         Self { collector, records: records.into(), waiting: counts.waiting(), requests: requests.into() }
     }
 
-    /// Records that did not reach it.
+    /// Records that were lost.
     pub fn lost(&self) -> u64 {
         let exported = RecordResult::Exported.name();
         self.records.iter().filter(|(result, _)| *result != exported).map(|(_, count)| count).sum()

@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The node's devices with a host endpoint, by what enforces them.
+/// Counts of the node's devices with a host endpoint, by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostCounts {
-    /// Their policies, for good.
+    /// Their policies are enforced, and confirmed.
     pub enforced: usize,
-    /// Their policies, until they are undone if nothing confirms them.
+    /// Their policies are enforced; the last change is undone unless it is confirmed in time.
     pub unconfirmed: usize,
-    /// What was before the last change.
+    /// The last change was undone: the policies of before are enforced.
     pub undone: usize,
 }
 

@@ -1,4 +1,4 @@
-//! How far an endpoint is known.
+//! The state of an endpoint, as it is reported.
 
 use std::fmt;
 
@@ -13,9 +13,9 @@ pub enum ReportedState {
     Pending,
     /// Not known, and no pod that could be isolated can be behind it: everything passes.
     Unmanaged,
-    /// A host endpoint whose last change counts until it is undone, unless it is confirmed before.
+    /// A host endpoint with a change that is enforced, and undone unless it is confirmed in time.
     Unconfirmed,
-    /// A host endpoint whose last change was not confirmed: what was before it counts.
+    /// A host endpoint with a change that was not confirmed in time: the state before it is enforced.
     Undone,
 }
 

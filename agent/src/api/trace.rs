@@ -6,8 +6,8 @@ use podgate_common::{Direction, Outcome, TraceFilter, TracedAddresses};
 use podgate_datapath::{DatapathOptions, KernelReads};
 use serde::{Deserialize, Serialize};
 
-/// The first answer: what the command must load, and for which veth. Once that is done the command writes a
-/// line; one more answer says that the trace runs, and then come its lines.
+/// The first answer: what the command must load, and for which veth. After that the command writes a line;
+/// one more answer says that the trace runs, and the traced packets follow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceSetup {
     /// The agent's.
@@ -18,7 +18,7 @@ pub struct TraceSetup {
     pub filter: TraceSelection,
 }
 
-/// What the agent's programs were loaded with, and can read of the kernel.
+/// The options of the agent's programs, and what these can read of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramOptions {
     flows: u32,

@@ -203,7 +203,7 @@ fn the_json_form_tags_the_state() {
     assert_eq!(json(hooks(Some(KernelVersion(6, 6))))["state"], "ok");
 }
 
-/// The verifier's complaint alone would not say that the kernel is the reason.
+/// The verifier's message alone would not name the kernel as the reason.
 #[test]
 fn an_agent_whose_programs_are_refused_names_a_kernel_that_is_too_old() {
     let tree = Tree::new();

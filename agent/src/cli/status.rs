@@ -186,7 +186,7 @@ fn text(status: &Status) -> String {
     format!("{facts}{unenforced}\n{of_sources}{problems}{of_watches}\n{of_tables}\n{of_counters}")
 }
 
-/// What has become of what was to go to the collector, and why it does not go.
+/// The results of the export, and its last error.
 fn exported(export: &ExportStatus) -> String {
     let ExportStatus { collector, records, waiting, requests } = export;
     let taken = records.get(RecordResult::Exported.name()).unwrap_or(&0);

@@ -1,7 +1,7 @@
-//! Host endpoints of this node: which device has which, and the programs there.
+//! Host endpoints of this node: their devices, and the programs there.
 //!
-//! In: the cluster and the node's devices. Out: what evaluates each device, and what is reported of it. When
-//! that counts is up to the guard.
+//! In: the cluster and the node's devices. Out: the rule sets of each device, and what is reported of it. The
+//! guard (`guard`) decides when a change of them counts.
 
 mod closing;
 mod guard;
@@ -39,9 +39,9 @@ use crate::{
 /// How host endpoints are enforced.
 #[derive(Clone, Debug, Default)]
 pub struct HostOptions {
-    /// Ports that no policy closes.
+    /// Ports that stay open whatever policies say.
     pub failsafe: FailsafePorts,
-    /// How long a change counts unconfirmed; `None`: for good.
+    /// How long a change is enforced without a confirmation; `None`: for good.
     pub guard: Option<Duration>,
 }
 
@@ -65,28 +65,29 @@ pub(super) struct HostDevice {
     pub(super) host: HostEndpoint,
 }
 
-/// What evaluates each device, by ifindex: its own traffic and what is forwarded.
+/// The rule sets of each device, by ifindex: for traffic of the node's own processes and for forwarded
+/// traffic.
 type EvaluatedHosts = BTreeMap<u32, [Subject; 2]>;
 
-/// What is enforced on host endpoints, and how far it is confirmed.
+/// The host endpoints of this node as they are enforced, and how far that is confirmed.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
     options: HostOptions,
     lifelines: Option<Lifelines>,
     /// By ifindex.
     pub(super) devices: BTreeMap<u32, HostDevice>,
-    /// What was confirmed last.
+    /// The rule sets that were confirmed last.
     confirmed: EvaluatedHosts,
     change: HostChange,
-    /// Of the last pass.
+    /// The tables of the last pass.
     tables: Option<CompiledTables>,
-    /// As of the last pass.
+    /// The devices as the last pass left them.
     enforced: Vec<EnforcedHost>,
 }
 
 impl Hosts {
-    /// The host endpoints of this node, by the devices that they stand for: of several for one, the first by
-    /// name. One of its own comes before one for all.
+    /// Finds the host endpoint of each device of this node: of several for one device, the first by name. One
+    /// for this device comes before one for all.
     fn find(&mut self, cluster: &Cluster, node: &Name, network: &Network, endpoints: &Endpoints) {
         let of_node = cluster.calico.host_endpoints().filter(|host| host.node == *node);
         let hosts: Vec<&HostEndpoint> = of_node.collect();
@@ -112,7 +113,7 @@ impl Hosts {
         }
     }
 
-    /// What stands for them where policies are compiled.
+    /// The ends that policies are compiled for.
     fn ends(&self) -> BTreeMap<ObjectName, Arc<Pod>> {
         let ends = self.devices.values().flat_map(|it| HostTraffic::ALL.map(|traffic| it.host.end(traffic)));
         ends.map(|end| (end.name.clone(), end.clone())).collect()
@@ -124,7 +125,7 @@ impl Hosts {
         devices.map(|(at, it)| (*at, HostTraffic::ALL.map(|traffic| subject(it.host.end(traffic))))).collect()
     }
 
-    /// What stands for them in reports, by the keys that programs report.
+    /// Their ends by the keys that the programs report.
     pub(super) fn known(&self) -> impl Iterator<Item = (u32, Arc<Pod>)> {
         self.devices.iter().flat_map(|(ifindex, device)| {
             let local = HostKey::of(*ifindex);
@@ -138,12 +139,13 @@ impl Hosts {
         })
     }
 
-    /// What the kernel has to know of them, and what counts before a change.
+    /// Adds the entries of host endpoints, those that count before a change, and the uses of the node's
+    /// ports.
     fn want(&self, wanted: &mut Wanted, cluster: &Cluster, is_begun: bool) {
         let (now, before) = match &self.change {
             HostChange::Pending { from, to, .. } if is_begun => (to, Some(from)),
             HostChange::Pending { from, .. } => (&self.confirmed, Some(from)),
-            // Until the kernel knows that it is undone it goes by what was before.
+            // Until the guard is disarmed, programs read the entries of before.
             HostChange::Undone { .. } => (&self.confirmed, Some(&self.confirmed)),
             HostChange::None => (&self.confirmed, None),
         };
@@ -177,7 +179,7 @@ impl Hosts {
 }
 
 impl Reconciler {
-    /// With other than the default options for host endpoints.
+    /// Sets other than the default options for host endpoints.
     #[must_use]
     pub(crate) fn with_hosts(mut self, options: HostOptions, lifelines: Option<Lifelines>) -> Self {
         (self.hosts.options, self.hosts.lifelines) = (options, lifelines);
@@ -189,7 +191,7 @@ impl Reconciler {
         self.hosts.find(cluster, &node, network, endpoints);
     }
 
-    /// The pods to compile for, and what stands for host endpoints.
+    /// The pods to compile for, and the ends of host endpoints.
     pub(super) fn subjects(&self, pods: &BTreeMap<ObjectName, Arc<Pod>>) -> BTreeMap<ObjectName, Arc<Pod>> {
         let mut subjects = pods.clone();
         subjects.extend(self.hosts.ends());
@@ -205,7 +207,7 @@ impl Reconciler {
         self.hosts.enforced.iter().map(|host| EnforcedHost { revision, ..host.clone() }).collect()
     }
 
-    /// Notes how each device is enforced, for those who ask.
+    /// Notes the state of each device for `status` and `endpoints`.
     pub(super) fn note_hosts(&mut self, cluster: &Cluster, network: &Network) {
         let state = self.hosts.state();
         if self.hosts.devices.is_empty() {
@@ -232,7 +234,7 @@ impl Reconciler {
         self.hosts.enforced = hosts.collect();
     }
 
-    /// Programs at each device with a host endpoint, and at no other.
+    /// Attaches programs to each device with a host endpoint, and to no other.
     pub(super) fn attach_hosts(&mut self, links: &BTreeMap<Device, &Link>) -> Result<()> {
         let mut wanted = BTreeSet::new();
         for HostDevice { device, name, bare_ip, .. } in self.hosts.devices.values() {

@@ -78,7 +78,7 @@ impl Observer {
         self.report_summaries();
     }
 
-    /// Reports denials that have been summed up.
+    /// Reports the denials that have been summed up.
     pub fn report_summaries(&mut self) {
         self.denials.summarise(Instant::now());
     }

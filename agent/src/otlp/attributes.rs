@@ -1,4 +1,4 @@
-//! Attributes, and how OpenTelemetry's variables write them.
+//! OpenTelemetry attributes, and the syntax of its variables.
 
 use anyhow::{Context as _, Result, ensure};
 use opentelemetry_proto::tonic::common::v1::{
@@ -14,7 +14,7 @@ pub(super) fn text(value: impl Into<String>) -> Value {
     Value::StringValue(value.into())
 }
 
-/// As in JSON. What is null there is a value without any.
+/// Converts a JSON value. `null` becomes a value without content.
 pub(super) fn of_json(json: serde_json::Value) -> AnyValue {
     use serde_json::Value::{Array, Bool, Null, Number, Object, String};
     let value = match json {
@@ -46,7 +46,7 @@ pub(super) const fn list(values: Vec<AnyValue>) -> Value {
 ///
 /// # Errors
 ///
-/// When a part is something else.
+/// When a part is not `name=value`.
 pub(super) fn pairs(text: &str) -> Result<Vec<(String, String)>> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     let pair = |part: &str| {

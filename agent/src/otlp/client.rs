@@ -1,6 +1,6 @@
-//! Requests to a collector, and what its answers mean.
+//! Requests to a collector, and the interpretation of its answers.
 //!
-//! A collector is not trusted: an answer has a deadline and a length, and its words are made printable.
+//! A collector is not trusted: its answer has a deadline and a size limit, and its text is made printable.
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
@@ -31,15 +31,15 @@ use crate::observe::ExportSignal;
 /// From the request to the end of the answer: OpenTelemetry's default (`OTEL_EXPORTER_OTLP_TIMEOUT`).
 const TIME_FOR_ONE: Duration = Duration::from_secs(10);
 const TIME_TO_CONNECT: Duration = Duration::from_secs(5);
-/// An idle connection is kept until the next request, or not much longer.
+/// How long an idle connection is kept: until the next request, or not much longer.
 const IDLE: Duration = Duration::from_secs(90);
-/// Bytes of an answer: it says how many records were refused, and why.
+/// Largest size of an answer in bytes: it says how many records were refused, and why.
 const LONGEST_ANSWER: usize = 64 << 10;
-/// Bytes of the headers of an answer, and of what is read at once.
+/// Largest size in bytes of an answer's headers, and of one read.
 const LONGEST_HEADERS: usize = 16 << 10;
 /// Characters of an error that are kept.
 const LONGEST_ERROR: usize = 300;
-/// Where OTLP over gRPC listens by custom.
+/// The customary port of OTLP over gRPC.
 const PORT_OF_GRPC: u16 = 4317;
 const PROTOBUF: &str = "application/x-protobuf";
 const SENDER: &str = concat!("podgate/", env!("CARGO_PKG_VERSION"));
@@ -52,21 +52,21 @@ pub(super) struct CollectorClient {
     headers: Headers,
 }
 
-/// Why a collector has not taken what was sent.
+/// The reason why a collector has not taken the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NotTaken {
-    /// It may take it later, not before this time has passed.
+    /// It may take the data later, but not before this time has passed.
     Now { error: String, pause: Duration },
-    /// It would not take the same later either.
+    /// It would refuse the data later, too.
     Ever(String),
 }
 
 impl CollectorClient {
-    /// `authorities`: a file with their certificates; else those of the system.
+    /// `authorities`: a file with certificates of authorities; without it those of the system.
     ///
     /// # Errors
     ///
-    /// When there are none for a collector that has a certificate.
+    /// When there are no authorities for an `https` collector.
     pub(super) fn new(url: CollectorUrl, headers: Headers, authorities: Option<&Path>) -> Result<Self> {
         ensure!(
             url.is_encrypted() || authorities.is_none(),
@@ -75,7 +75,7 @@ impl CollectorClient {
         let roots = if url.is_encrypted() { roots(authorities)? } else { RootCertStore::empty() };
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .context("cannot speak TLS")?
+            .context("cannot set up TLS")?
             .with_root_certificates(roots)
             .with_no_client_auth();
         let mut tcp = HttpConnector::new();
@@ -93,10 +93,9 @@ impl CollectorClient {
         Ok(Self { http, url, headers })
     }
 
-    /// What an operator may not have meant.
+    /// A warning about a URL that is probably a mistake.
     pub(super) fn warnings(&self) -> Vec<&'static str> {
-        let grpc =
-            "port 4317 is that of OTLP over gRPC by custom; over HTTP, which is spoken here, it is 4318";
+        let grpc = "port 4317 is usually OTLP over gRPC; podgate uses OTLP over HTTP, usually at 4318";
         let plain = "its headers go over the network without encryption";
         let warnings = [
             (self.url.port() == Some(PORT_OF_GRPC), grpc),
@@ -130,7 +129,7 @@ impl CollectorClient {
     }
 }
 
-/// OTLP 1.x, "OTLP/HTTP Response".
+/// Interprets an answer (OTLP 1.x, "OTLP/HTTP Response").
 async fn answer<A: Message + Default>(response: Response<Incoming>) -> Result<A, NotTaken> {
     match response.status() {
         StatusCode::OK => {}
@@ -144,7 +143,7 @@ async fn answer<A: Message + Default>(response: Response<Incoming>) -> Result<A,
     }
     let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
     let body = body.map_err(|error| later(&format!("its answer cannot be read: {error}"), None))?;
-    // Anything that serves HTTP answers so: a page is no sign that records were taken.
+    // Any HTTP server may answer with a page: that does not prove that records were taken.
     A::decode(body.to_bytes()).map_err(|_| NotTaken::Ever("what answers is no collector of OTLP".to_owned()))
 }
 
@@ -157,7 +156,7 @@ fn later(error: &str, pause: Option<Duration>) -> NotTaken {
     NotTaken::Now { error: shown(error), pause: pause.unwrap_or_default() }
 }
 
-/// What a collector says, as it can be shown.
+/// The collector's message, made printable.
 pub(super) fn shown(text: &str) -> String {
     printable(text).chars().take(LONGEST_ERROR).collect()
 }

@@ -1,4 +1,4 @@
-//! Where a collector is, as an option gives it.
+//! The URL of a collector, as an option gives it.
 
 use std::{fmt, str::FromStr};
 
@@ -6,7 +6,7 @@ use hyper::{Uri, http::uri::Scheme};
 
 use crate::observe::ExportSignal;
 
-/// As in `https://collector.example.com:4318/prefix`: OTLP's paths come behind it.
+/// For example `https://collector.example.com:4318/prefix`: OTLP's paths are appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollectorUrl {
     /// Without a slash at its end.
@@ -24,7 +24,7 @@ impl CollectorUrl {
         self.port
     }
 
-    /// Where requests with this signal go (OTLP 1.x, "OTLP/HTTP Request").
+    /// The URL of requests with this signal (OTLP 1.x, "OTLP/HTTP Request").
     pub(super) fn path(&self, signal: ExportSignal) -> Uri {
         let url = format!("{}/v1/{}", self.base, signal.name());
         url.parse().expect("a URL takes a path behind its own")

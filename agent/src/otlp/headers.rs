@@ -1,4 +1,4 @@
-//! Headers that requests have besides OTLP's own, such as a token: from a file, or OpenTelemetry's variable.
+//! Additional request headers, such as a token: from a file, or from OpenTelemetry's variable.
 
 use std::{
     env, fmt, fs,
@@ -15,10 +15,10 @@ use super::attributes::pairs;
 
 /// OpenTelemetry's variable: `name=value,name=value`, with `%` as in URLs.
 const VARIABLE: &str = "OTEL_EXPORTER_OTLP_HEADERS";
-/// Bytes of the file.
+/// Largest size of the file in bytes.
 const LONGEST: u64 = 64 << 10;
 
-/// Where headers come from. A file is read again for each request: a token may be replaced.
+/// The source of the headers. A file is read again for each request: a token may be replaced.
 #[derive(Clone)]
 pub(super) enum Headers {
     File(PathBuf),
@@ -26,11 +26,11 @@ pub(super) enum Headers {
 }
 
 impl Headers {
-    /// Those of `file`, else of the environment.
+    /// Reads the headers of `file`, or else of the environment.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or has something else in it.
+    /// When the file or the variable cannot be read or parsed.
     pub(super) fn new(file: Option<PathBuf>) -> Result<Self> {
         match file {
             Some(file) => {
@@ -60,7 +60,7 @@ impl Headers {
     }
 }
 
-/// Lines of `NAME: VALUE`; empty ones count for nothing.
+/// Parses lines of `NAME: VALUE`; empty lines are ignored.
 fn of_file(file: &Path) -> Result<HeaderMap> {
     let read = || {
         let mut text = String::new();
@@ -71,7 +71,7 @@ fn of_file(file: &Path) -> Result<HeaderMap> {
     read().with_context(|| format!("headers for the collector: {}", file.display()))
 }
 
-/// Values are secret: no message has any.
+/// Values are secret: no error message contains one.
 fn of_lines(text: &str) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

@@ -1,4 +1,4 @@
-//! Denied packets as log records: in batches, until the collector has taken them or too much time has passed.
+//! Sends denied packets as log records: in batches, until the collector has taken them or they are too old.
 
 use std::time::{Duration, Instant};
 
@@ -23,21 +23,21 @@ use crate::observe::{ExportCounts, ExportSignal, QueuedDenial, RecordResult};
 
 mod record;
 
-/// Records of one request: as OpenTelemetry's own libraries have it by default.
+/// Largest number of records in a request: the default of OpenTelemetry's own libraries.
 const MOST: usize = 512;
-/// Bytes that they take at most before they are written down; a request has about twice as many.
+/// Largest size of a batch before it is encoded; a request has about twice as many bytes.
 const MOST_BYTES: usize = 1 << 20;
-/// How long the first of them waits for others.
+/// How long the first record of a batch waits for others.
 const DELAY: Duration = Duration::from_secs(1);
 
-/// Between two attempts: the first and the longest pause. Chance makes each up to twice as long, so that the
-/// agents of a large cluster do not come back all at once.
+/// The first and the longest pause between two attempts. A random factor makes each up to twice as long, so
+/// that the agents of a large cluster do not all come back at once.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Records that are not taken for so long are given up for those behind them.
+/// Records that the collector does not take for this time are dropped in favour of those behind them.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// From the queue to the collector.
+/// Sends records from the queue to the collector.
 #[derive(Debug)]
 pub(super) struct LogExport {
     client: CollectorClient,
@@ -58,7 +58,7 @@ impl LogExport {
         Self { client, resource, queue, counts, batch: Vec::new(), longest_wait: LONGEST_WAIT }
     }
 
-    /// Sends until it is stopped, and what is left once more.
+    /// Sends until it is stopped, then once more what remains.
     pub(super) async fn run(&mut self, mut stop: watch::Receiver<bool>) {
         loop {
             tokio::select! {
@@ -70,11 +70,11 @@ impl LogExport {
         self.send_rest().await;
         let left = self.counts.waiting();
         if left > 0 {
-            tracing::warn!(records = left, "denied packets that the collector does not learn of");
+            tracing::warn!(records = left, "denied packets were not sent to the collector");
         }
     }
 
-    /// It may be dropped at any time: what is not sent stays.
+    /// Cancel-safe: records that are not sent stay.
     async fn send_next(&mut self) {
         self.fill().await;
         let body = self.body();
@@ -115,7 +115,7 @@ impl LogExport {
         self.batch.len() >= MOST || bytes >= MOST_BYTES
     }
 
-    /// Sends the batch; if it is to come again: how long the collector wants to be left alone.
+    /// Sends the batch. Out: if it must be sent again, how long the collector wants to be left alone.
     async fn send_once(&mut self, body: Bytes) -> Option<Duration> {
         let sent = self.client.send::<ExportLogsServiceResponse>(ExportSignal::Logs, body).await;
         let refused = match &sent {
@@ -149,7 +149,7 @@ impl LogExport {
         }
     }
 
-    /// At the end: in batches, until there are no more or one is not taken.
+    /// Sends what remains at the end: in batches, until there are no more or one is not taken.
     async fn send_rest(&mut self) {
         loop {
             while !self.is_full()

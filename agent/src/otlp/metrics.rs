@@ -1,6 +1,6 @@
-//! All metrics to the collector, by the names that `/metrics` has.
+//! Sends all metrics to the collector, by the names that `/metrics` has.
 //!
-//! They are totals, so that no attempt that fails loses more than a point: the next one has newer numbers.
+//! They are totals, so a failed attempt loses only one point: the next one has newer numbers.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use crate::{
     server::{FamilyKind, FamilyValue, LatencyBuckets, MetricFamily, Sample, Server},
 };
 
-/// After an attempt that failed: the first pause; none is longer than the interval.
+/// The first pause after a failed attempt; no pause is longer than the interval.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl MetricExport {
         Self { client, resource, server, counts, interval }
     }
 
-    /// Sends until it is stopped, and the last numbers once more.
+    /// Sends until it is stopped, then once more the last numbers.
     pub(super) async fn run(&mut self, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             biased;
@@ -81,7 +81,7 @@ impl MetricExport {
         }
     }
 
-    /// Whether the collector has taken them.
+    /// Sends once. Out: whether the collector has taken the metrics.
     async fn send_once(&self) -> bool {
         let attributes = self.resource.clone();
         let request = move |families: Vec<MetricFamily>| body(&families, &attributes, Timestamp::now());
@@ -142,12 +142,13 @@ fn metric(MetricFamily { name, kind, help, samples }: &MetricFamily, time: u64) 
     }
 }
 
-/// By the end of the name, in UCUM's words. Of all others none: Prometheus makes `_ratio` of `1`.
+/// The unit in UCUM, from the end of the name. All other metrics have none: Prometheus would turn `1` into
+/// `_ratio`.
 fn unit(name: &str) -> &'static str {
     if name.ends_with("_seconds") { "s" } else { "" }
 }
 
-/// When it began to count is not said: counters of the kernel outlive the agent.
+/// The start time is not given: counters of the kernel outlive the agent.
 fn number(Sample { labels, value }: &Sample, time: u64) -> Option<NumberDataPoint> {
     let FamilyValue::Number(number) = value else { return None };
     let number = number_data_point::Value::AsInt(i64::try_from(*number).unwrap_or(i64::MAX));
@@ -160,7 +161,7 @@ fn number(Sample { labels, value }: &Sample, time: u64) -> Option<NumberDataPoin
     })
 }
 
-/// Prometheus counts in each bucket what is not longer than its bound, OTLP what is in no smaller one.
+/// Prometheus counts in each bucket all values up to its bound, OTLP only those above the previous bound.
 fn histogram(Sample { labels, value }: &Sample, time: u64) -> Option<HistogramDataPoint> {
     let FamilyValue::Buckets(LatencyBuckets { bounds, count, sum_microseconds }) = value else { return None };
     let mut below = 0;

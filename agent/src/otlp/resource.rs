@@ -1,4 +1,4 @@
-//! Who says it: attributes of the resource, by OpenTelemetry's names.
+//! The resource of the export: its attributes, by OpenTelemetry's names.
 
 use std::env;
 
@@ -13,10 +13,10 @@ use super::attributes::{attribute, pairs, text};
 
 pub(super) const VARIABLE: &str = "OTEL_RESOURCE_ATTRIBUTES";
 
-/// Of a resource.
+/// The attributes of a resource.
 pub(super) type Attributes = Vec<KeyValue>;
 
-/// Those of this agent, and those of the environment, which take the place of the agent's own.
+/// The attributes of this agent, and those of the environment, which override the agent's own.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The export against collectors that answer in every way, over real connections.
+//! The export to collectors that answer in various ways, over real connections.
 
 use std::{
     io::{Read as _, Write as _},
@@ -21,14 +21,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Head and body.
 type SentRequest = (String, Vec<u8>);
 
-/// One that answers each request in the same way, and keeps what it was sent.
+/// A collector that gives these answers, and keeps the requests.
 struct FakeCollector {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<SentRequest>>>,
 }
 
 impl FakeCollector {
-    /// `answers`: to the first request, the second and so on; the last one goes on.
+    /// `answers`: to the first request, the second and so on; the last one repeats.
     fn start(answers: Vec<Vec<u8>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, requests) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));

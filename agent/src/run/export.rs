@@ -13,7 +13,7 @@ use crate::{
     server::Server,
 };
 
-/// What is exported, before there is anything.
+/// The exporter, before it has anything to send.
 #[derive(Debug)]
 pub(super) struct Export {
     setup: ExportSetup,
@@ -22,11 +22,11 @@ pub(super) struct Export {
     queue: mpsc::UnboundedReceiver<QueuedDenial>,
 }
 
-/// With the end of the queue that denials are put into.
+/// Makes the exporter, and the sending end of its queue of denials.
 ///
 /// # Errors
 ///
-/// When an option is wrong, or without a collector for it.
+/// When an option is wrong, or an option of the export is given without a collector.
 pub(super) fn export(options: &AgentOptions) -> Result<Option<(Export, FlowExport)>> {
     let AgentOptions { node, otlp, otlp_headers, otlp_ca, otlp_interval, .. } = options;
     let Some(collector) = otlp else {
@@ -49,7 +49,7 @@ pub(super) fn export(options: &AgentOptions) -> Result<Option<(Export, FlowExpor
 }
 
 impl Export {
-    /// How it stands, for `status` and metrics.
+    /// The counters of the export, for `status` and metrics.
     pub(super) fn standing(&self) -> (String, ExportCounts) {
         (self.collector.clone(), self.counts.clone())
     }

@@ -1,4 +1,4 @@
-//! The history of flows outlasts the agent.
+//! Keeps the history of flows across restarts of the agent.
 //!
 //! In: the history. Out: a file with it, written again and again.
 
@@ -10,7 +10,7 @@ use tokio::time::interval;
 use super::supervise::{PAUSES, supervise};
 use crate::{observe::FlowHistory, server::TaskRestarts};
 
-/// Between two times that the history of flows is saved: what an agent loses that is killed.
+/// How often the history of flows is saved: an agent that is killed loses at most this much.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 
 /// Saves the history of flows, for ever.

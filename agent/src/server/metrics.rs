@@ -319,7 +319,7 @@ fn add_observed(families: &mut Families, observed: &Observed, lost: &Lost) {
     families.sample(&[], *unwritten);
 }
 
-/// What goes to a collector. Without one, there are no samples.
+/// Metrics of the export. Without a collector, there are no samples.
 fn add_export(families: &mut Families, export: Option<&ExportStatus>) {
     let export = || export.into_iter();
     families.family(

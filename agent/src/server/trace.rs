@@ -1,8 +1,8 @@
 //! Traces of a pod's packets, packet by packet, for who asks.
 //!
-//! In: a pod, and which of its packets. Out: what the command must load, as the agent may not; then each
-//! packet with its steps. The trace ends with the client, whose end closes the connection, with its count or
-//! time, and with the pod's interface: the agent's own programs are back before the last line is written.
+//! In: a pod, and which of its packets. Out: the setup that the command must load, because the agent may not;
+//! then each packet with its steps. The trace ends when the client closes the connection, with its count or
+//! time, or with the pod's interface: the agent's own programs are back before the last line is written.
 
 mod describe;
 

@@ -135,11 +135,11 @@ fn direction_allowed(objects: &[Value], direction: Direction, connection: &Conne
         Direction::Egress => (connection.source, connection.destination),
         Direction::Ingress => (connection.destination, connection.source),
     };
-    // Only pods are isolated, and nodes by host endpoints: not what is outside of the cluster.
+    // Only pods are isolated, and nodes by host endpoints: nothing outside of the cluster.
     let Some(pod) = subject.pod else {
         let node_at = |address| object::node_with(objects, address);
         let Some(node) = subject.node.or_else(|| node_at(&subject.address)) else { return true };
-        // What a node and its own pods send each other goes by none of its devices.
+        // Traffic between a node and its own pods passes none of its devices.
         let peers_node = peer.pod.map_or_else(|| peer.node.or_else(|| node_at(&peer.address)), node_of);
         return peers_node == Some(node)
             || calico::allowed_at_host(objects, direction, (node, subject.address), peer, connection);

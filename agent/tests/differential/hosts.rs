@@ -1,4 +1,4 @@
-//! Host endpoints among Calico's policies: the compiled tables and `explain` say what Calico's documents say.
+//! Host endpoints with Calico's policies: the compiled tables and `explain` follow Calico's documents.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -92,7 +92,7 @@ fn agrees((objects, layout): &Sample) -> Result<(), TestCaseError> {
                 let question: Question = text.parse().expect("a question");
                 let expected = question.is_allowed(objects);
                 prop_assert_eq!(explained(&cluster, &question), expected, "{}", question);
-                // Of an address outside only the host endpoint has a say.
+                // Outside addresses have no policies: only the host endpoint decides.
                 if OUTSIDE.contains(&peer.to_string().as_str()) {
                     let seen = is_allowed(&tables, host, direction, peer, &question);
                     prop_assert_eq!(seen, expected, "the tables: {}", question);

@@ -32,7 +32,7 @@ const MAX_VERIFIED_BEFORE: u32 = 90_000;
 const NAMES: u32 = 80_000;
 /// The same of finding them alone, where packets leave the node.
 const NAMES_FOUND: u32 = 25_000;
-/// At devices of the node's own, names are no one's.
+/// Programs at the node's own devices read no names.
 const MAX_VERIFIED_AT_HOST: u32 = 60_000;
 /// The first release that counts as new here. From it on, the verifier inlines look-ups in arrays of each
 /// CPU.
@@ -225,8 +225,8 @@ fn load(object: &[u8], btf: Option<&Btf>, reorders: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// Full barriers of the shared tables in a program with all its functions: an operation that fetches what was
-/// there, and adds no bits.
+/// The full barriers of a program with all its functions: atomic operations on shared tables that fetch the
+/// old value and set no bits.
 fn barriers(program: BorrowedFd<'_>) -> io::Result<usize> {
     /// `BPF_STX | BPF_ATOMIC | BPF_DW`, and `BPF_OR | BPF_FETCH` as its immediate value.
     const ATOMIC: u8 = 0xdb;

@@ -82,7 +82,7 @@ pub fn by_egress<T: Tables>(
     (policy_lookup.identity, policy_lookup.class) = (identity, class);
     // Read again: had it to be remembered, the verifier would walk over all of this twice.
     let to_node = forget(&policy_lookup.is_to_node);
-    // Whether a bit denies, and none allows.
+    // Whether a set bit means deny, not allow.
     let is_reversed = to_node && !policy.covers_own_node();
     let key = match is_reversed {
         true => RowKey::of_own_node(policy, identity, class),

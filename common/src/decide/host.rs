@@ -6,7 +6,7 @@
 //! ([`FlowKey::at_host`](crate::FlowKey)), and holds for all devices: packets of a connection that entered by
 //! one may go by another.
 //!
-//! What keeps a link alive always passes: ARP, discovery of neighbours, and what is not IP. So do the
+//! Traffic that keeps a link alive always passes: ARP, neighbour discovery, and what is not IP. So do the
 //! failsafe ports, and tunnels between nodes, which carry the traffic of pods.
 
 use super::{
@@ -22,10 +22,10 @@ use crate::{
     scratch::SideEvaluation,
 };
 
-/// Evaluates a packet at a device of the node's own. `hook.direction` is as the node sees it: ingress is what
-/// comes in by the device.
+/// Evaluates a packet at a device of the node's own. `hook.direction` is the node's: ingress packets come in
+/// by the device.
 ///
-/// `None`: nothing here is podgate's to evaluate.
+/// Out: `None` if the packet is not podgate's to evaluate.
 #[inline(always)]
 pub fn decide_at_host<T: Tables>(
     packet: &impl Packet,
@@ -35,11 +35,11 @@ pub fn decide_at_host<T: Tables>(
 ) -> Option<Outcome> {
     let current = HostKey::of(hook.ifindex);
     let key = if tables.is_host_change_over() { current.before() } else { current };
-    // A frame of a VLAN belongs to a device of that VLAN, at which it comes by once more.
+    // A frame of a VLAN passes the VLAN's own device as well, and is evaluated there.
     if !tables.endpoint(key.0).is_known() || packet.vlan() != 0 {
         return None;
     }
-    // Flows tell of the host endpoint as it is now, whichever rule sets count.
+    // Flow events name the current host endpoint, whichever rule sets are enforced.
     scratch.begin(&Hook { direction: hook.direction, ifindex: current.0, ingress_ifindex: NODE });
     scratch.ingress_ifindex = hook.ingress_ifindex;
     scratch.host_key = key.0;
@@ -69,31 +69,32 @@ pub fn decide_at_host<T: Tables>(
     Some(outcome)
 }
 
-/// Whether the kernel hands the frame to another protocol than IP. A tag below one that gives a priority
-/// alone is taken off behind this hook, and IP may lie below it.
+/// Whether the kernel hands the frame to another protocol than IP. VLAN tags do not count: the kernel removes
+/// a tag that only gives a priority after this hook, and IP may follow it.
 #[inline(always)]
 fn is_other_than_ip(packet: &impl Packet) -> bool {
     const OF_IP: [[u8; 2]; 4] = [[0x08, 0x00], [0x86, 0xdd], [0x81, 0x00], [0x88, 0xa8]];
     packet.received_as().is_some_and(|kind| !OF_IP.contains(&kind))
 }
 
-/// What cannot be evaluated: dropped if policies are asked about its sort of traffic.
+/// A packet that cannot be evaluated is dropped if policies apply to its kind of traffic.
 #[inline(never)]
 fn closed<T: Tables>(scratch: &mut Scratch, reason: Outcome, tables: &T) -> Option<Outcome> {
     let direction = scratch.hook.direction;
-    // Ports were not read, and perhaps not even whom it is for.
+    // Ports are not known, and perhaps not even the destination.
     let is_local = scratch.headers.tuple.destination.is_unspecified() || is_local(scratch, false, tables);
     let endpoint = endpoint(scratch, is_local, tables);
     endpoint.policy(direction).isolates().then_some(reason)
 }
 
-/// An ICMP error passes when it speaks of a connection that is known here. So does one about a connection of
-/// others that none is asked about.
+/// An ICMP error passes if it is about a connection that is known here, or if no policy applies to traffic of
+/// its kind.
 #[inline(never)]
 fn related<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) -> Option<Outcome> {
     let Scratch { hook, headers: Headers { tuple: quoted, sender, .. }, lookup, .. } = scratch;
     let direction = hook.direction;
-    // What comes in speaks of what its receiver has sent; what goes out, of what its sender has got.
+    // An incoming error quotes a packet that its receiver has sent; an outgoing one, a packet that its sender
+    // has received.
     let received = match direction {
         Direction::Ingress => quoted.reversed(),
         Direction::Egress => *quoted,
@@ -117,22 +118,22 @@ fn related<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) -
     endpoint.policy(direction).isolates().then_some(Outcome::Denied)
 }
 
-/// The rule sets for one sort of traffic. Where they are noted, reports find them.
+/// The rule sets for this kind of traffic. Their key is noted for reports.
 #[inline(always)]
 fn endpoint<T: Tables>(scratch: &mut Scratch, is_local: bool, tables: &T) -> Endpoint {
     let key = HostKey(forget(&scratch.host_key));
     let key = if is_local { key } else { key.forwarded() };
     scratch.policy_lookup.ifindex = key.0 & !HostKey::BEFORE;
     let endpoint = tables.endpoint(key.0);
-    // Without an entry none is asked.
+    // Without an entry no policy applies.
     if endpoint.is_known() { endpoint } else { Endpoint { state: 1, ..Endpoint::PENDING } }
 }
 
-/// Whether the packet is one of the node's own processes.
+/// Whether the packet belongs to one of the node's own processes.
 ///
-/// What comes in is when the node itself has its destination, or all on the link have; a node port leads
-/// elsewhere. What goes out is when it has entered at no device, but for what the kernel makes in the name of
-/// a pod.
+/// An incoming packet does if its destination is an address of the node or a multicast or broadcast address;
+/// a node port leads elsewhere. An outgoing packet does if it entered the node by no device, except for
+/// packets that the kernel makes in the name of a pod.
 #[inline(always)]
 fn is_local<T: Tables>(scratch: &Scratch, has_ports: bool, tables: &T) -> bool {
     let tuple = &scratch.headers.tuple;
@@ -156,7 +157,7 @@ fn host_port<T: Tables>(tuple: &Tuple, tables: &T) -> PortUse {
     }
 }
 
-/// A tunnel's packet between this node and another one.
+/// Whether it is a tunnel's packet between this node and another one.
 #[inline(never)]
 fn is_tunnels<T: Tables>(scratch: &Scratch, tables: &T) -> bool {
     let Tuple { source, destination, protocol, destination_port, .. } = scratch.headers.tuple;
@@ -171,7 +172,7 @@ fn is_tunnels<T: Tables>(scratch: &Scratch, tables: &T) -> bool {
     is_of_tunnel && tables.is_node(&other) && tables.owner(&other) != Some(NODE)
 }
 
-/// A packet of a connection. What comes of it stands in the evaluation then; false: nothing.
+/// Evaluates a packet of a connection. The outcome is in `evaluation`; false: there is none.
 #[inline(never)]
 fn connection<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) -> bool {
     let direction = scratch.hook.direction;
@@ -208,7 +209,7 @@ fn connection<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T
             return true;
         }
     }
-    // Of a connection that goes through the node, what was found where it entered stays.
+    // A connection that goes through the node keeps the result of where it entered.
     let goes_on = found.is_some() && from_client && matches!(direction, Direction::Egress);
     let entered = (flow.server_if, flow.server_revision);
     evaluation.entry.open(&scratch.hook, source_is_low, now);
@@ -218,13 +219,13 @@ fn connection<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T
     evaluate(packet, scratch, tables)
 }
 
-/// A packet that no entry lets pass.
+/// Evaluates a packet that no entry lets pass.
 #[inline(never)]
 fn evaluate<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) -> bool {
     let direction = scratch.hook.direction;
     let segment = scratch.headers.segment;
     let is_local = is_local(scratch, true, tables);
-    // Before the endpoint: what is entered under a revision was evaluated by nothing older.
+    // Read before the endpoint, so that no entry is newer than its policy.
     let entry = &mut scratch.evaluation.entry;
     match direction {
         Direction::Egress => entry.client_revision = tables.revision(),
@@ -234,7 +235,7 @@ fn evaluate<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) 
     let asks = endpoint.is_asked(direction);
     let Scratch { headers: Headers { tuple, .. }, policy_lookup, evaluation, .. } = scratch;
     let SideEvaluation { entry, outcome, enters, is_closed, is_evaluated, .. } = evaluation;
-    // An answer to what is not known any more makes no entry.
+    // An answer of a connection that is not known any more makes no entry.
     *enters = !segment.answers();
     if is_local && is_failsafe(tuple, segment.opens(), direction, tables) {
         *outcome = Outcome::Failsafe;
@@ -247,14 +248,14 @@ fn evaluate<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) 
         };
         packet.has_connection(&received)
     } {
-        // Older than its entry, or than the host endpoint.
+        // The connection is older than its entry, or than the host endpoint.
         entry.seen = entry.seen.with(Seen::REPLY, true);
         *outcome = Outcome::Established;
         return true;
     }
     if !asks {
-        // Answers to it will have to pass where policies are asked about that way, also those to what the
-        // node has masqueraded.
+        // Its answers must pass where policies apply to the other direction, also answers to connections that
+        // the node has masqueraded.
         let is_awaited = is_local
             || endpoint.is_asked(direction.other())
             || matches!(direction, Direction::Egress) && tables.owner(&tuple.source) == Some(NODE);
@@ -293,8 +294,8 @@ fn evaluate<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) 
     true
 }
 
-/// A connection to a failsafe port, or an answer from one over TCP: so they go on when there is no room for
-/// their entries.
+/// Whether it is a packet to a failsafe port, or an answer from one over TCP. Such connections continue even
+/// without room for their entries.
 #[inline(always)]
 fn is_failsafe<T: Tables>(tuple: &Tuple, opens: bool, direction: Direction, tables: &T) -> bool {
     host_port(tuple, tables).is_failsafe(direction)

@@ -126,7 +126,7 @@ pub(super) fn reconsider<T: Tables>(scratch: &mut Scratch, tables: &T) {
 /// A function of its own in the kernel too, as above.
 #[inline(never)]
 pub(super) fn reconsider_sender<T: Tables>(scratch: &mut Scratch, tables: &T) {
-    // Before the sender's endpoint, as when a side is evaluated.
+    // Read before the sender's endpoint, as when a side is evaluated.
     let revision = tables.revision();
     load_sender(scratch, tables);
     let Scratch { evaluation, enforced, policy_lookup, sender_lookup, connection, sender, .. } = scratch;

@@ -52,7 +52,7 @@ impl Atomic for HostAtomic {
         // SAFETY: the caller's.
         let word = unsafe { AtomicU64::from_ptr(word) };
         let exchanged = word.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst);
-        // Alone it lets what follows be seen before what it has put there.
+        // The exchange alone lets other threads see later writes before its own.
         fence(Ordering::SeqCst);
         match exchanged {
             Ok(before) | Err(before) => before,

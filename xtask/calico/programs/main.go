@@ -1,8 +1,8 @@
-// Calico's agent, and small users of Calico's own libraries. The name that it is called by tells which one runs.
+// Calico's agent, and small users of Calico's own libraries. The name that it is called by selects the program.
 //
-// calico-store writes objects as calicoctl and Calico's API server do: it fills in defaults, checks, and stores custom resources. It
-// reads one JSON array of objects a line, and answers each line with one JSON array: "" for an object that was stored, else why it was
-// not. First of all it makes what is in every cluster of Calico's.
+// calico-store writes objects as calicoctl and Calico's API server do: it fills in defaults, checks, and stores custom resources.
+// It reads a JSON array of objects from each line, and answers each line with a JSON array: "" for an object that was stored,
+// else the error. At its start it makes the objects that every cluster of Calico's has.
 //
 // calico-veths and calico-veth-name name veths as Felix looks for them: see veth.go.
 package main

@@ -1,8 +1,8 @@
 //! Calico's Kubernetes datastore: a real API server that holds one cluster after the other.
 //!
 //! In: objects as users write them. Out: the same in the server, and those that it or Calico refused, with
-//! the reason. What users give Calico goes through its client library; what somebody has written into its
-//! store by hand is written there. Left out: Services, which Felix reads for another data path alone.
+//! the reason. Objects for Calico go through its client library; objects that somebody has written into its
+//! store by hand are written there. Left out: Services, which Felix reads only for another data path.
 
 use std::{
     collections::BTreeSet,
@@ -32,7 +32,7 @@ pub(crate) type Refused = (Value, String);
 const KINDS: &str = "pods,serviceaccounts,networkpolicies.networking.k8s.io,endpointslices.discovery.k8s.io,\
                      networkpolicies.crd.projectcalico.org,globalnetworkpolicies.crd.projectcalico.org,\
                      networksets.crd.projectcalico.org,globalnetworksets.crd.projectcalico.org";
-/// Tiers that the generator has, besides those that are always there.
+/// Tiers of the generator, in addition to those that every cluster has.
 const TIERS: [&str; 2] = ["security", "platform"];
 const STORE: &str = "crd.projectcalico.org/v1";
 
@@ -173,7 +173,7 @@ fn with_namespace(mut object: Value) -> Value {
     object
 }
 
-/// The object without what an API server sets itself, and with what it asks for besides.
+/// The object without the fields that an API server sets, and with those that it additionally requires.
 fn as_created(object: &Value) -> Value {
     let mut object = with_namespace(object.clone());
     if let Some(metadata) = object["metadata"].as_object_mut() {

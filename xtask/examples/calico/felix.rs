@@ -1,8 +1,8 @@
-//! Felix on both nodes: as a real one, but that each cluster gets a new one.
+//! Felix on both nodes, a new process for each cluster.
 //!
-//! In: a cluster whose objects are in the datastore. Out: Felix, after it has written everything that it read
-//! first. A new process knows the whole cluster before it writes; of changes to a running one nothing says
-//! when they are enforced. Its rules stay when it ends, and the next one takes them over.
+//! In: a cluster with its objects in the datastore. Out: Felix, after it has written everything that it first
+//! read. A new process knows the whole cluster before it writes; a running one does not report when it has
+//! enforced a change. Its rules stay when it ends, and the next one takes them over.
 
 use std::{fs::File, io::Read, net::TcpStream, path::PathBuf, time::Duration};
 

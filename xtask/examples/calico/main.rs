@@ -1,10 +1,10 @@
-//! Calico itself and podgate's reading of its policies, on generated clusters: `cargo xtask calico`.
+//! Compares Calico itself with podgate's reading of its policies, on generated clusters: `cargo xtask
+//! calico`.
 //!
 //! In: clusters of the oracle's generator, with Calico's objects and services. Each is written into a real
 //! API server, Calico's objects through Calico's own client library. Calico's agent, Felix, enforces it on
-//! two nodes; real sockets then ask every pair and port. Out: what Felix decided otherwise than the naive
-//! evaluator, which the compiler is compared with in another test. Where both are known to differ, and the
-//! documents say so, the question is counted apart.
+//! two nodes; real sockets then try every pair and port. Out: the differences between Felix and the naive
+//! evaluator, which another test compares with the compiler. Documented differences are counted separately.
 
 #[path = "../../tests/played/asking.rs"]
 mod asking;

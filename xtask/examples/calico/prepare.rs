@@ -1,8 +1,8 @@
 //! Generated objects in the forms that Calico takes.
 //!
-//! In: objects of the oracle's generator, which tries also what Calico's client library refuses or what its
-//! agent cannot read. Out: the same without that, so that whole policies are compared and not left out. What
-//! is refused all the same is left out later.
+//! In: objects of the oracle's generator, which also makes objects that Calico's client library refuses or
+//! that its agent cannot read. Out: the same without those parts, so that whole policies are compared and not
+//! left out. Objects that are refused all the same are left out later.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -76,8 +76,8 @@ fn plain_block(text: &str) -> Option<String> {
     Some(format!("{}/{length}", parts.join(".")))
 }
 
-/// A Service is an end of its own, and not the pod's; messages are of ICMP; and what HTTP says is tried by
-/// tests of podgate's alone, for Calico asks another program about it.
+/// A Service is an end of its own, not the pod behind it; messages are of ICMP; and conditions on HTTP, which
+/// Calico leaves to another program, are tested only in podgate's own tests.
 fn without_contradictions(rule: &mut Map<String, Value>, own_end: &str) {
     let is_icmp = rule.get("protocol").is_some_and(|protocol| family_of(protocol).is_some());
     for field in ["icmp", "notICMP"].into_iter().filter(|_| !is_icmp).chain(["http"]) {

@@ -1,4 +1,4 @@
-//! What came of the questions: counts, and the differences with what is needed to look into them.
+//! The results: counts, and the differences with the data to investigate them.
 //!
 //! In: each cluster's differences. Out: lines on the terminal, and a file with the objects and Felix's rules
 //! of each cluster that differs.

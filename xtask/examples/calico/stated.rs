@@ -1,8 +1,8 @@
-//! Where podgate decides otherwise on purpose, as `agent/docs/calico.md` says.
+//! The intended differences from Calico, as `agent/docs/calico.md` lists them.
 //!
-//! In: a question that Felix answered otherwise than the naive evaluator. Out: the reason, if it is one of
-//! those. Each reason is a change of the objects (or of what is asked) that makes Calico's reading of
-//! podgate's: Felix must then have answered as the evaluator does.
+//! In: a question that Felix answered differently from the naive evaluator. Out: the reason, if it is one of
+//! those. Each reason is a change of the objects (or of the question) that turns podgate's reading into
+//! Calico's: with it the evaluator must give Felix's answer.
 
 use podgate_testkit::naive::{ResolvedEndpoint, allowed};
 use serde_json::{Value, json};
@@ -13,14 +13,14 @@ use crate::{
     cluster::{Cluster, NODES, Question, node_addresses},
 };
 
-/// A pod's named ports are those of its containers and sidecars; for Calico also those of containers that
-/// have ended before these start.
+/// A pod's named ports are those of its containers and sidecars; for Calico also those of init containers
+/// that end before these start.
 const INIT_CONTAINERS: &str = "a named port that only an init container has";
 /// NetworkPolicies of Kubernetes alone never isolate a pod from its own node.
 const OWN_NODE: &str = "a pod and its own node, under NetworkPolicies of Kubernetes alone";
 
-/// Calico takes the tier of a policy in its store from the policy's name, podgate from `spec.tier`. They
-/// differ in what somebody has written there by hand.
+/// Calico takes the tier of a policy in its store from the policy's name, podgate from `spec.tier`. The two
+/// differ only in objects that were written into the store by hand.
 const TIER_OF_NAME: &str = "a policy written into the store by hand, whose name does not begin with its tier";
 
 /// Calico compares policies of one order by what they are called in its store, `NAMESPACE/TIER.NAME`, podgate
@@ -51,7 +51,7 @@ pub(crate) fn reason(cluster: &Cluster, question: &Question, seen: Seen) -> Opti
 
 const SEVERAL: &str = "several of these";
 
-/// What the evaluator says of the question; of one through a service without the service.
+/// The evaluator's answer to the question; for a question through a service, without the service.
 fn answer(objects: &[Value], question: &Question) -> bool {
     let end = question.backend.unwrap_or(question.to);
     let to = ResolvedEndpoint::Address(end.ip());
@@ -86,7 +86,7 @@ fn keep_init_containers(mut objects: Vec<Value>, _: &Question) -> Vec<Value> {
     objects
 }
 
-/// What Calico says of a pod's node is what both say of another's.
+/// Calico treats a pod's own node as both treat any other node.
 fn move_pod(mut objects: Vec<Value>, question: &Question) -> Vec<Value> {
     if let Some(pod) = objects.iter_mut().find(|object| has(object, question)) {
         let node = NODES.iter().position(|name| pod["spec"]["nodeName"] == *name);

@@ -24,7 +24,7 @@ import (
 	"github.com/prometheus/prometheus/storage"
 )
 
-// What is asked, from standard input.
+// The request, on standard input.
 type request struct {
 	URL string `json:"url"`
 	// Labels that the scrape adds.
@@ -55,7 +55,7 @@ type alert struct {
 	Name string `json:"name"`
 	// Its expression had a result after the last scrape.
 	Pending bool `json:"pending"`
-	// It has had that for as long as the alert asks for.
+	// It has had a result for as long as the alert requires.
 	Firing bool `json:"firing"`
 }
 
@@ -245,7 +245,7 @@ func (memory memory) add(text []byte, kind string, added map[string]string, now 
 	}
 }
 
-// Finds series that fit. The engine takes those samples that are in the time that it asks for.
+// Finds series that match. The engine selects the samples of the time range that it needs.
 func (memory memory) queryable() storage.Queryable {
 	find := func(_ bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
 		var found seriesSet

@@ -1,4 +1,4 @@
-//! Clients in a pod: what each has connected to.
+//! Clients in a pod, and the counts of their connections.
 
 use std::{
     ops::AddAssign,
@@ -21,7 +21,7 @@ pub(super) struct Client {
     connections: u32,
 }
 
-/// Connections by how they came to be.
+/// Counts of connections by how they came about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Connections {
     /// With their first packet.
@@ -63,7 +63,7 @@ impl Client {
         Self { name: "Go", program: programs.go.clone(), options: &["16", "0"], connections: 1 }
     }
 
-    /// One that asks no one, and connects to the addresses of names.
+    /// A client that looks nothing up, and connects to the addresses of names.
     pub(super) fn blind(programs: &Programs) -> Self {
         Self { name: "blind", program: programs.go.clone(), options: &["100", "0", "blind"], connections: 1 }
     }

@@ -21,7 +21,7 @@ use crate::{
     screen::mark,
 };
 
-/// Names from here on are never looked up: who connects to their addresses must not get through.
+/// Names from here on are never looked up: connections to their addresses must not get through.
 const NEVER_ASKED: u32 = 120_000;
 /// Look-ups that one process does.
 const AT_A_TIME: u32 = 10_000;
@@ -51,7 +51,7 @@ pub(super) fn run(sandbox: Sandbox, programs: &Programs, count: u32) -> Result<b
     Ok(is_sound & disturbed(sandbox, programs)?)
 }
 
-/// Look-ups while the agent is killed, starts again, and policies change; and a client that asks no one.
+/// Look-ups while the agent is killed, starts again, and policies change; and a client that looks nothing up.
 fn disturbed(sandbox: Sandbox, programs: &Programs) -> Result<bool> {
     let network = Network::new(sandbox, "disturbed", programs, Resolver::Unbound, Way::Nftables, false)?;
     let agent = Agent::start(&network.client_node, &[])?;

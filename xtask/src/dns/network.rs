@@ -29,8 +29,8 @@ pub(super) enum Way {
     Iptables,
     /// The same with nftables.
     Nftables,
-    /// A resolver on the node that has the Service's address, of whose packets connection tracking knows
-    /// nothing, as NodeLocal DNSCache.
+    /// A resolver on the node that has the Service's address, and packets that connection tracking does not
+    /// see, as NodeLocal DNSCache.
     NodeLocal,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Network {
 
 /// The cluster's DNS service.
 const SERVICE: [&str; 2] = ["10.96.0.53", "fd00:96::53"];
-/// Where NodeLocal DNSCache listens besides.
+/// The second address of NodeLocal DNSCache.
 const NODE_LOCAL: &str = "169.254.20.10";
 
 impl Way {
@@ -120,7 +120,7 @@ impl Network {
         Ok(Self { lab, client_node, client, resolver_files, _daemons: daemons, _server: server })
     }
 
-    /// As `/etc/resolv.conf` of who asks for addresses of a family.
+    /// An `/etc/resolv.conf` for clients that ask for addresses of a family.
     pub(super) fn resolver_file(&self, family: Family) -> &Path {
         let [v4, v6] = &self.resolver_files;
         match family {
@@ -189,7 +189,7 @@ fn nftables([v4, v6]: [IpAddr; 2]) -> String {
 fn node_local(node: &Place) -> Result<[IpAddr; 2]> {
     let listen = [SERVICE[0], NODE_LOCAL];
     let mut rules = String::from("*raw\n");
-    // A bridge without ports serves addresses as the dummy does that it really is, which kernels may lack.
+    // A bridge without ports serves addresses as a dummy device does, which the kernel may lack.
     let mut addresses = String::from("link add nodelocaldns type bridge\nlink set nodelocaldns up\n");
     for address in listen {
         addresses += &format!("addr add {address}/32 dev nodelocaldns\n");

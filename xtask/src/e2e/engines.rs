@@ -1,7 +1,8 @@
 //! Another engine of network policies on the same nodes: what both allow passes, and the move from it.
 //!
-//! In: a cluster on which both enforce the same policies, the friend let in and the stranger not. Out: that
-//! either keeps out whom the other would let in, and that nothing is lost or let in while the other goes.
+//! In: a cluster on which both enforce the same policies, with an allowed and a denied client. Out: that a
+//! client which only one of them allows is kept out, and that nothing is lost or let in while the other one
+//! is removed.
 
 use anyhow::{Context, Result, ensure};
 

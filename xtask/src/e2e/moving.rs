@@ -3,7 +3,7 @@
 //!
 //! In: the image, Calico's agent as a process of each node, its definitions and policies. Out: one line for
 //! each step. Each rule has a connection that shows it; all are tried before, between and after the steps,
-//! while datagrams and a connection of before go on. Left out: Calico's own CNI plugin and operator.
+//! while datagrams and an earlier connection continue. Left out: Calico's own CNI plugin and operator.
 
 use std::{
     io::Write,
@@ -49,7 +49,7 @@ const fn case(from: &'static str, port: u16, is_allowed: bool, rule: &'static st
     Case { from, port, is_allowed, rule }
 }
 
-/// The server's service, by its port.
+/// The port of the server's service.
 const OF_SERVICE: u16 = 8080;
 
 const CASES: [Case; 15] = [
@@ -112,7 +112,7 @@ impl Run<'_> {
             Ok(())
         })?;
         self.check("step 2, compare on paper: `podgate explain` gives the same verdicts", Self::explained)?;
-        self.check("step 3, install beside Calico: no datagram lost, no verdict changed", |run| {
+        self.check("step 3, install next to Calico: no datagram lost, no verdict changed", |run| {
             run.verdicts_hold_while(|| run.install_beside())?;
             run.verdicts_are_those_of_the_rules()?;
             run.goes_on()

@@ -1,7 +1,7 @@
 //! Addresses that the node translates: host ports, services' addresses and their node ports.
 //!
-//! In: a cluster on which the friend is let in and the stranger is not. Out: that a connection by such an
-//! address is what it would be by the pod's own, in the way of client and of server.
+//! In: a cluster with an allowed and a denied client. Out: that a connection to such an address gets the
+//! verdict of a connection to the pod's own address, for policies of the client and of the server.
 
 use anyhow::{Result, ensure};
 
@@ -30,9 +30,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whom the server's policy lets in, and where the client's policy lets it go. By a port of a node,
-    /// kube-proxy hides the client behind that node: on the server's node it is evaluated by its own address,
-    /// and from another one it comes as the node.
+    /// The clients that the server's policy allows, and the servers that the client's policy allows. By a
+    /// port of a node, kube-proxy masquerades the client as that node: on the server's node it is evaluated
+    /// by its own address, from another node by that node's.
     pub(super) fn services(&self) -> Result<()> {
         let [server, client] = ["web", CLIENT_ALLOWED].map(|pod| self.node_address(pod));
         let (server, client) = (server?, client?);

@@ -1,4 +1,4 @@
-//! The kernels that podgate is tried on, and what each has of what podgate can use.
+//! The kernels that podgate is tried on, and the features of each that podgate can use.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ pub(super) struct TestedKernel {
     pub(super) name: &'static str,
     pub(super) platform: Platform,
     pub(super) origin: Origin,
-    /// What it must be found to have: a fallback that is taken in silence is a defect. `None`: not known, and
-    /// what is found is shown alone.
+    /// The features that it must be found to have: a fallback that is taken in silence is a defect. `None`:
+    /// not known; the features that are found are only shown.
     pub(super) expected: Option<Abilities>,
-    /// Whether podgate works on it; else it must refuse.
+    /// Whether podgate works on it; if not, podgate must refuse to start.
     pub(super) is_supported: bool,
-    /// How long the machine may take in all.
+    /// Time limit of the machine.
     pub(super) limit: Duration,
 }
 
@@ -29,7 +29,7 @@ pub(super) enum Origin {
     Package { release: Release, package: &'static str },
 }
 
-/// What a kernel has. What it lacks podgate does otherwise.
+/// The features of a kernel. podgate has a fallback for each that is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Abilities {
     /// TCX; else filters of clsact.
@@ -42,7 +42,7 @@ pub(super) struct Abilities {
     pub(super) hooks: bool,
     /// Programs read names; else rules with names allow nothing.
     pub(super) names: bool,
-    /// Its pairs of devices; else pods have veths alone.
+    /// Pairs of netkit devices; else pods have veths alone.
     pub(super) netkit: bool,
     /// The processor reorders, so that programs run barriers.
     pub(super) barriers: bool,

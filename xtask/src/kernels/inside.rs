@@ -1,9 +1,8 @@
 //! The first process of the machine: mounts what programs expect, loads the modules, runs the parts, switches
 //! off. Without a machine the parts run as they are.
 //!
-//! In: the plan. Out: what the tests print, and between it lines that say which part ran and how each of its
-//! programs ended ([`Mark`]).
-
+//! In: the plan. Out: the output of the tests, and lines between it that say which part ran and how each of
+//! its programs ended ([`Mark`]).
 use std::{
     fmt, fs,
     io::{BufRead, BufReader},
@@ -22,14 +21,14 @@ use serde::{Deserialize, Serialize};
 /// Where the machine finds its plan.
 pub(super) const PLAN: &str = "plan.json";
 
-/// What there is to do.
+/// The parts to run.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Plan {
     pub(super) modules: Vec<PathBuf>,
     pub(super) parts: Vec<Part>,
 }
 
-/// One thing that is tried, by some programs.
+/// One part, with its programs.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Part {
     pub(super) name: String,
@@ -49,7 +48,7 @@ pub(super) struct Run {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) enum Wanted {
     Success,
-    /// It must fail, and say this.
+    /// It must fail, with this message.
     Refusal(String),
 }
 

@@ -1,4 +1,4 @@
-//! What is tried on a kernel, in parts: each one tells of another fallback.
+//! The parts of a run on a kernel: each covers another fallback.
 
 use super::{
     catalogue::TestedKernel,
@@ -11,11 +11,11 @@ use crate::platform::Platform;
 const TOO_LONG: [&str; 5] =
     ["agreement::", "corpus::", "passes::", "publishing::during::", "publishing::scale::"];
 
-/// What the programs are loaded and verified as; it prints what they can use of the kernel.
+/// Loads and verifies the programs; prints the features of the kernel that they can use.
 const LOADING: &str = "loading::";
 
-/// Tests between namespaces by part, each one in full. By the hooks that the kernel does best, but for those
-/// whose names say otherwise.
+/// Tests between namespaces by part, each name in full. They use the kernel's best hooks unless their names
+/// say otherwise.
 const SMOKE: [(&str, &[&str]); 5] = [
     (
         "traffic",

@@ -1,5 +1,5 @@
-//! What was found on each kernel: a line for each part, and a table of what a kernel has and what podgate
-//! does instead.
+//! The results on each kernel: a line for each part, and a table of the kernel's features and podgate's
+//! fallbacks.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -23,7 +23,7 @@ pub(super) struct KernelReport {
     found: Option<Abilities>,
     /// How many instructions the verifier has walked over, by program: the most.
     verified: BTreeMap<String, u32>,
-    /// Why it could not be tried to the end.
+    /// The reason why the run did not finish.
     broken: Option<String>,
 }
 
@@ -132,7 +132,7 @@ impl KernelReport {
         Some(Abilities { netkit: netkit.count.passed + netkit.count.failed > 0, ..self.found? })
     }
 
-    /// Whether the kernel lacks, or has, what it should not.
+    /// Whether the features found differ from those expected.
     fn surprise(&self) -> Option<String> {
         let (expected, found) = (self.kernel.expected?, self.found()?);
         (expected != found).then(|| format!("expected was {expected:?}, found was {found:?}"))
@@ -199,7 +199,7 @@ const TITLES: [&str; 10] = [
     "VERIFIED",
 ];
 
-/// All kernels: what works and what it falls back to.
+/// The table of all kernels: features and fallbacks.
 pub(super) fn table(reports: &[KernelReport]) -> String {
     let titles = TITLES.map(|title| Cell::new(title, crate::screen::Tone::Title)).to_vec();
     let rows: Vec<_> = [titles].into_iter().chain(reports.iter().map(KernelReport::row)).collect();

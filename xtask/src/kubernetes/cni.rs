@@ -13,7 +13,7 @@ use crate::flags::Cni;
 /// It gives veths the names that Calico's agent looks for.
 pub(crate) const VETH_NAME: &str = "calico-veth-name";
 
-/// What one choice needs beside the plugins of containernetworking.
+/// The executables that a choice needs in addition to the plugins of containernetworking.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CniPrograms {
     plugin: Option<PathBuf>,

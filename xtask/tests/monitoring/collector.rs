@@ -1,4 +1,4 @@
-//! The export to OpenTelemetry's collector, which takes it, is away, hangs, or is another one.
+//! The export to OpenTelemetry's collector: while it works, is away, hangs, or is another server.
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +26,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_collector_that_hangs_changes_neither_enforcement_nor_readiness_nor_the_end_of_the_agent", hangs),
 ];
 
-/// By a name, which the running agent must still be able to look up.
+/// The collector by name, which the running agent must still be able to look up.
 const PLAIN: &str = "http://localhost:4318";
 /// Much less than the five seconds of `terminationGracePeriodSeconds` in deploy/base, on a machine with time.
 const END: Duration = Duration::from_secs(8);
@@ -137,7 +137,7 @@ fn taken(lab: &mut Lab, readers: &Readers) -> Result<()> {
         "a request lacks its header"
     );
 
-    // All that `/metrics` has, when both have been asked.
+    // All metrics of `/metrics`, once both sides have been read.
     let page = agent.page("/metrics")?;
     let names =
         page.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next());
@@ -268,7 +268,7 @@ fn hangs(lab: &mut Lab, readers: &Readers) -> Result<()> {
         agent.cpu_time()? - used
     );
     fixture.verdicts_hold()?;
-    ensure!(agent.page("/readyz")? == "ready\n", "it is ready beside a collector that hangs");
+    ensure!(agent.page("/readyz")? == "ready\n", "it is ready while the collector hangs");
     let waiting = metric(&agent, "podgate_otlp_waiting_records")?;
     ensure!(waiting > 100 && waiting < 1_000, "{waiting} records wait");
     let began = Instant::now();

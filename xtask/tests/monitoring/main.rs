@@ -1,7 +1,8 @@
-//! What the agent says of itself, with those who read it: OpenTelemetry's collector and Prometheus.
+//! The agent's metrics and its export, with the programs that read them: OpenTelemetry's collector and
+//! Prometheus.
 //!
-//! They need root, for the network namespaces, and both programs, which Go builds first: see
-//! `xtask::kubernetes`. Nothing is passed over where they are missing.
+//! The tests need root, for the network namespaces, and both programs, which Go builds first: see
+//! `xtask::kubernetes`. Without these they fail.
 
 mod collector;
 #[path = "../namespaces/fixture.rs"]
@@ -24,7 +25,7 @@ type Test = fn(&mut Lab, &Readers) -> Result<()>;
 /// They wait more than they compute.
 const AT_ONCE: usize = 4;
 
-/// Who reads.
+/// The programs that read the agent's data.
 #[derive(Clone, Debug)]
 pub(crate) struct Readers {
     pub(crate) collector: PathBuf,

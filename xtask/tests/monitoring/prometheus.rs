@@ -90,7 +90,7 @@ fn monitoring(file: &str) -> Result<String> {
     fs::read_to_string(&path).with_context(|| path.display().to_string())
 }
 
-/// The titles of panels and their queries, as Grafana asks them for all nodes and the last hour.
+/// The titles of panels and their queries, as Grafana sends them for all nodes and the last hour.
 fn panels() -> Result<Vec<(String, String)>> {
     let dashboard: Value = serde_json::from_str(&monitoring("dashboard.json")?)?;
     let mut found = Vec::new();

@@ -88,7 +88,7 @@ fn host_endpoint(lab: &Lab, devices: &str) -> Result<()> {
     )
 }
 
-/// A policy for all that is labelled as the node; `spec` is YAML in one line.
+/// A policy for everything with the node's labels; `spec` is YAML in one line.
 fn policy(lab: &Lab, name: &str, spec: &str) -> Result<()> {
     let text =
         format!("{POLICY}metadata: {{name: {name}}}\nspec: {{selector: \"role == 'node'\", {spec}}}\n");
@@ -173,7 +173,7 @@ fn forwarded(lab: &mut Lab) -> Result<()> {
     expect(&scene.outside.place, scene.pod.addresses, &[Traffic::Udp(7)], Seen::Reached)?;
     expect(&scene.pod.place, scene.outside.addresses, &[HTTP], Seen::Reached)?;
 
-    // Before all others, and for what is forwarded, too.
+    // Evaluated before all others, and for forwarded traffic, too.
     policy(lab, "first", "preDNAT: true, applyOnForward: true, order: 1, ingress: [{action: Allow}]")?;
     scene.comes_in_at_last(HTTP, Seen::Reached)?;
     scene.pod_is_reached()
@@ -206,7 +206,7 @@ fn restarted(lab: &mut Lab) -> Result<()> {
     };
     agent.kill()?;
     holds()?;
-    // What it finds confirmed it does not ask about again.
+    // A restarted agent does not ask about what it finds confirmed.
     let deaf = ["--kubelet-healthz", "http://127.0.0.1:9/healthz", "--host-endpoints-guard", "2"];
     let agent = Agent::start(&scene.node, &deaf)?;
     let listed = agent.ask(&["endpoints"])?;
@@ -216,7 +216,7 @@ fn restarted(lab: &mut Lab) -> Result<()> {
     holds()
 }
 
-/// Where the agent of a test asks whether all is well: a server outside.
+/// The health endpoint of a test's agent: a server outside.
 fn healthz(scene: &Scene) -> String {
     format!("http://{}:80/", scene.outside.addresses.v4)
 }

@@ -81,9 +81,9 @@ fn cache(pod: &Pod, interfaces: &Value) -> Result<()> {
     std::fs::write(&file, record.to_string()).with_context(|| file.display().to_string())
 }
 
-/// Pods of a second interface, as the VPC CNI of AWS has them: what they send is routed by its table, what
-/// goes to them by the main one, and what came by the first interface goes back there by a mark. Its result
-/// has numbers of tables where others have link addresses.
+/// Pods of a second interface, as the AWS VPC CNI makes them: their packets are routed by that interface's
+/// table, packets to them by the main one, and answers to packets of the first interface return there by a
+/// mark. The CNI result has table numbers where others have link addresses.
 fn second_interface(lab: &mut Lab) -> Result<()> {
     let scene = Scene::new(lab)?;
     let outside = lab.outside("outside")?;
@@ -154,9 +154,9 @@ fn one_link_address(lab: &mut Lab) -> Result<()> {
     scene.is_isolated(lab)
 }
 
-/// A socket of the node gets the service's address for its own when that is on the node, as kube-proxy's ipvs
-/// mode puts it on `kube-ipvs0`; the node then rewrites it. The kernel here need not have IPVS: the way of
-/// the packet to the pod is the same.
+/// A socket of the node takes the service's address as its source when that address is on the node, as on
+/// `kube-ipvs0` in kube-proxy's ipvs mode; the node then rewrites it. The kernel here need not have IPVS: the
+/// packet takes the same path to the pod.
 fn from_service_address(lab: &mut Lab) -> Result<()> {
     let (n1, n2) = (lab.node("n1")?, lab.node("n2")?);
     let web = n1.pod("x/web").labels(&[("app", "web")]).start()?;

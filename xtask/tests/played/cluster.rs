@@ -59,7 +59,7 @@ pub(crate) struct Question {
     pub(crate) source: SocketAddr,
     pub(crate) to: SocketAddr,
     pub(crate) protocol: Protocol,
-    /// Who has the address.
+    /// The place that has the address.
     pub(crate) holder: Option<PlaceNumber>,
     pub(crate) expected: Expected,
     /// Where it ends, if a service leads there.

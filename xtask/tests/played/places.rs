@@ -1,8 +1,7 @@
-//! The places that clusters are played in: two nodes with pods at the generator's addresses, and a host
-//! outside.
+//! The places that clusters run in: two nodes with pods at the generator's addresses, and a host outside.
 //!
-//! In: a cluster, and what is asked about it. Out: what was answered otherwise than expected. The places and
-//! their servers stay; what stands between them is another's.
+//! In: a cluster, and questions about it. Out: the answers that differ from the expected ones. The places and
+//! their servers stay; the enforcement between them belongs to others.
 
 use std::{collections::BTreeMap, thread};
 
@@ -62,7 +61,7 @@ impl Places {
             .extend(nodes.iter().enumerate().map(|(number, node)| (node_place(number), node.place.clone())));
         by_number.insert(outside(), host.place.clone());
         for place in by_number.values() {
-            // Who may ask for echoes without a raw socket.
+            // The groups that may send echo requests without a raw socket.
             place.sysctls(&[("ipv4/ping_group_range", "0 0")])?;
         }
         let servers = by_number.iter().map(|(number, place)| {

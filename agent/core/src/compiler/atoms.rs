@@ -25,9 +25,9 @@ pub enum Atom {
         /// By the labels of the pod.
         pods: Selector,
     },
-    /// It is a pod's or a host endpoint's that an expression of Calico's matches.
+    /// The address belongs to a pod or host endpoint that an expression of Calico's matches.
     Endpoints(LabelExpression),
-    /// It is a pod's or a host endpoint's that has this named port.
+    /// The address belongs to a pod or host endpoint that has this named port.
     Port(NamedPort),
     /// It lies in one of these blocks: all those of a rule together.
     Blocks(BTreeSet<IpBlock>),

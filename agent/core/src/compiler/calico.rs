@@ -18,7 +18,7 @@ pub(super) struct EndConditions {
 }
 
 impl EndConditions {
-    /// `denies`: what the rule does with what it matches.
+    /// `denies`: whether the rule denies the traffic that it matches.
     pub(super) fn of(ends: &CalicoEnds, pod: &Pod, denies: bool, sets: &NetworkSets<'_>) -> Self {
         let CalicoEnds { peer, own, family } = ends;
         let mut conditions = conditions(peer, sets);
@@ -51,9 +51,9 @@ fn own_families(own: &EntityMatch, pod: &Pod, sets: &NetworkSets<'_>) -> BTreeSe
     matching.map(|(address, _)| IpFamily::of(&address)).collect()
 }
 
-/// The families in which a rule may match what a host endpoint's own end is. Which of several addresses a
-/// packet has, or whose it is where it is forwarded, is not known: then a rule that denies matches if any
-/// does, and another one only if all do.
+/// The address families in which a rule may match the host endpoint itself. A packet may have any of several
+/// addresses, and forwarded traffic has addresses of others: a rule that denies then matches if any address
+/// matches, any other rule only if all of them do.
 fn host_families(
     own: &EntityMatch,
     pod: &Pod,
@@ -83,7 +83,7 @@ fn host_families(
     IpFamily::ALL.into_iter().filter(of_family).collect()
 }
 
-/// The addresses of an end, and whether each meets what a rule wants of its own end.
+/// The addresses of an end, and whether each meets the rule's conditions on its own end.
 fn own_addresses(own: &EntityMatch, pod: &Pod, sets: &NetworkSets<'_>) -> Vec<(IpAddr, bool)> {
     let namespace_labels = sets.cluster().namespace_labels(&pod.name.namespace);
     let labels = sets.cluster().calico.labels_of(pod, &namespace_labels);

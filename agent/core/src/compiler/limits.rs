@@ -1,10 +1,11 @@
 //! What the tables of one node have room for, whatever its pods' policies say together.
 //!
 //! All rule sets of a node share the classes of ports, the identities of networks, and the tree of names.
-//! When they tell more apart than there is room for, those that tell the most apart by themselves are closed
-//! until the others fit: they allow nothing, and all others are evaluated as if these were not there. A rule
-//! set is never closed for one that tells more apart than it does: more names where these do not fit, more
-//! ports and networks where those do not.
+//! All rule sets of a node share the classes of ports, the identities of networks, and the tree of names.
+//! When they distinguish more than there is room for, those that need the most room are closed until the
+//! others fit: they allow nothing, and all others are evaluated as if these were not there. A rule set is
+//! never closed for one that needs more room than it does: of names where names do not fit, of ports and
+//! networks where those do not.
 
 use std::{
     cmp::Reverse,
@@ -125,8 +126,9 @@ pub(super) fn groups_of<'a>(
     (groups, all[..enough].iter().map(|(index, _)| *index).chain(of_names).collect())
 }
 
-/// Closes those with the most labels of names until the others fit: by itself, since a rule set without names
-/// gives up no label, and one without ports and networks no group.
+/// Closes the rule sets with the most labels of names until the others fit. Ports and networks are limited
+/// separately: closing a rule set without names frees no label, and closing one without ports and networks
+/// frees no group.
 fn without_most_labels<'a>(
     mut all: Vec<(usize, &'a Arc<RuleSet>)>,
     limits: &TableLimits,
@@ -138,7 +140,7 @@ fn without_most_labels<'a>(
         return (all, BTreeSet::new());
     }
     all.sort_by_cached_key(|own| Reverse((labels(std::slice::from_ref(own)), own.1.clone())));
-    // Without more of them there are never more labels.
+    // Leaving out more rule sets never adds labels.
     let (mut least, mut enough) = (1, all.len());
     while least < enough {
         let closed = usize::midpoint(least, enough);

@@ -24,10 +24,10 @@ use crate::policy_walk::{ConnectionSet, TierEnd};
 pub struct Rows {
     /// What is allowed. What is missing allows nothing.
     pub allowed: OrdMap<(usize, usize), Arc<[Row]>>,
-    /// What other rule sets than the next deny on addresses of the pod's own node, where what NetworkPolicies
-    /// isolate passes. What is missing denies nothing.
+    /// What a rule set that is not in `covering_own_node` denies on addresses of the pod's own node, which
+    /// NetworkPolicies leave open. A row that is missing denies nothing.
     pub denied_on_own_node: OrdMap<(usize, usize), Arc<[Row]>>,
-    /// The rule sets of which `allowed` holds for addresses of the pod's own node, too: see
+    /// The rule sets whose rows in `allowed` hold for addresses of the pod's own node, too: see
     /// [`RuleSet::covers_own_node`].
     pub covering_own_node: OrdSet<usize>,
 }
@@ -59,8 +59,8 @@ impl Rows {
         }
     }
 
-    /// Writes rows of identities that have no property that a rule set speaks of, as those of the identity
-    /// without any.
+    /// Gives identities without any property that a rule set mentions the row of the identity without
+    /// properties.
     pub(super) fn say_the_same_of(&mut self, rule_set: usize, identities: &BTreeSet<usize>) {
         for rows in [&mut self.allowed, &mut self.denied_on_own_node] {
             if let Some(row) = rows.get(&(rule_set, 0)).cloned() {
@@ -155,7 +155,7 @@ pub fn compile<'a>(
             let groups = tiers.groups_of(identity);
             put(identity, known.entry(groups).or_insert_with_key(|groups| verdict(groups)));
         }
-        // Nearly all identities have no property that these rules speak of.
+        // Nearly all identities have no property that these rules mention.
         let of_others = verdict(&tiers.groups_of_others());
         if !of_others.is_nothing() {
             let others = matcher.all.iter().filter(|identity| !holders.contains(identity));
@@ -204,8 +204,8 @@ impl<'a> Matcher<'a> {
         Self { classes: Rc::new(ClassBits::new(classes, sets)), holders, all }
     }
 
-    /// The groups of identities that these properties distinguish, in the place of identities, and the group
-    /// of each that has any. All others are the group [`Matcher::OTHERS`].
+    /// Groups the identities by which of these properties they have, and gives the group of each identity
+    /// that has any. All others are the group [`Matcher::OTHERS`].
     fn among(&self, atoms: &BTreeSet<&'a Shared<Atom>>) -> (Self, HashMap<usize, usize>) {
         let mut held: HashMap<usize, Vec<usize>> = HashMap::new();
         for (place, atom) in atoms.iter().enumerate() {

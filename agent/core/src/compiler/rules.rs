@@ -62,11 +62,11 @@ impl RuleSet {
         self.tiers.iter().flat_map(|tier| &tier.parts)
     }
 
-    /// Whether all that it decides holds for the pod's own node, too: it may deny something there, and no
-    /// tier of it only isolates, which leaves the own node open.
+    /// Whether all its verdicts hold for the pod's own node, too: some of its tiers may deny something there,
+    /// and none of them only isolates, which leaves the own node open.
     ///
-    /// Then addresses of the own node are as any others. Of a rule set that denies the rest it would take a
-    /// row for each identity to say so.
+    /// Addresses of the own node then need no rows of their own. Without this, a rule set that denies the
+    /// rest would need one more row for each identity.
     pub fn covers_own_node(&self) -> bool {
         self.tiers.iter().all(|tier| tier.end != TierEnd::Isolate) && self.may_deny_own_node()
     }
@@ -261,7 +261,7 @@ impl<'a> Compiler<'a> {
         }
         let mut question = RuleSetKey::of(tiers.iter().flat_map(|tier| tier.policies()), direction, pod);
         if pod.host.is_some() {
-            // The end of its tiers is one of its own.
+            // Its profile decides how its tiers end, so no pod shares its rule set.
             question.pod = Some(&pod.name);
         }
         if let Some(known) = self.by_question.get(&question) {
@@ -300,7 +300,7 @@ impl<'a> Compiler<'a> {
         self.policies.for_pod(pod, direction)
     }
 
-    /// A rule that allows, for a pod; `namespace` is its policy's.
+    /// The clause of a rule that allows, for a pod; `namespace` is that of the rule's policy.
     pub(crate) fn clause_for(
         &self,
         rule: &Rule,
@@ -311,7 +311,7 @@ impl<'a> Compiler<'a> {
         self.clause_of(rule, Action::Accept, namespace, pod, direction)
     }
 
-    /// The same of any rule: where it is not known whether it matches, it matters what it does.
+    /// The same for any action: it decides how to read conditions that are not known to match.
     pub(super) fn clause_of(
         &self,
         rule: &Rule,
@@ -342,7 +342,7 @@ impl<'a> Compiler<'a> {
             }
         };
         if pod.is_of_forwarded() && direction == Direction::Ingress && rule.has_named_port() {
-            // Whose port it is depends on where the packet goes.
+            // The destination, which has the named port, is not known for forwarded traffic.
             (ports, except_ports) = ((!denies).then(|| self.clause_ports(&[], None)), None);
         }
         if let Some(service) = rule.service() {

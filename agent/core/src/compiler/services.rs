@@ -121,8 +121,8 @@ pub(super) fn local<'a>(
     local.collect()
 }
 
-/// The rule sets that ask what is behind a service's address: those of the egress of these pods, and those of
-/// before. The node's own traffic is evaluated where it leaves the node, after its translation.
+/// The rule sets that look up the backends of services: those of the egress of these pods, current and
+/// previous ones. The node's own traffic is evaluated where it leaves the node, after its translation.
 pub(super) fn isolating_sets<'a>(
     subjects: impl IntoIterator<Item = &'a Pod>,
     compiled: &OrdMap<ObjectName, Subject>,

@@ -180,7 +180,7 @@ fn names_and_ports_that_do_not_fit_close_those_with_the_most_of_them_alone() {
         [is_closed(subject("a").ingress), is_closed(subject("b").egress)]
     };
     let node = TableLimits::NODE;
-    // Many names beside too many ports, and many ports beside too many names.
+    // Many names and too many ports, then many ports and too many names.
     assert_eq!(closed(8, 100, TableLimits { classes: 8, ..node }), [true, false]);
     assert_eq!(closed(100, 8, TableLimits { labels: 8, ..node }), [false, true]);
     assert_eq!(closed(100, 100, TableLimits { labels: 8, classes: 8, ..node }), [true, true]);

@@ -112,7 +112,7 @@ pub struct AddressPair {
 pub struct DirectionResult {
     /// Whether a NetworkPolicy selects the pod in this direction.
     pub isolated: bool,
-    /// The host endpoint whose policies these are, where this end is a node.
+    /// The host endpoint that has these policies, where this end is a node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_endpoint: Option<Name>,
     /// What this side says.

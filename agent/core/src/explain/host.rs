@@ -1,8 +1,8 @@
-//! The side of a node: its host endpoints, by which the traffic of its own processes is evaluated.
+//! The side of a node: the host endpoints that evaluate the traffic of its own processes.
 //!
-//! Which device a packet takes is not in the objects: the host endpoint that expects the node's address
-//! counts, else the one for all devices, else each of the others. What a node and its own pods send each
-//! other goes by no device that has one.
+//! The objects do not say which device a packet takes. The host endpoint that expects the node's address
+//! counts, else the one for all devices, else each of the others. Traffic between a node and its own pods
+//! passes no device that has one.
 
 use std::net::IpAddr;
 
@@ -57,7 +57,7 @@ impl Connection<'_> {
     }
 }
 
-/// Those that may evaluate what goes to and from this address of their node.
+/// The host endpoints that may evaluate traffic of this address of their node.
 fn at<'a>(hosts: &[&'a HostEndpoint], address: IpAddr) -> Vec<&'a HostEndpoint> {
     let of = |is_meant: &dyn Fn(&HostEndpoint) -> bool| -> Vec<&'a HostEndpoint> {
         hosts.iter().copied().filter(|host| is_meant(host)).collect()

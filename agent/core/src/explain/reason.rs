@@ -1,4 +1,4 @@
-//! Why one end of a connection says what it says.
+//! The reason of the verdict at one end of a connection.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Verdict;
 
-/// Why one end says so.
+/// The reason of the verdict at one end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VerdictReason {
@@ -22,15 +22,15 @@ pub enum VerdictReason {
     OwnNode,
     /// Allow: each address and port is allowed by some rule.
     RuleMatches,
-    /// Deny.
+    /// Deny: some address or port is allowed by no rule.
     NoRuleMatches,
     /// Allow: a rule of a ClusterNetworkPolicy is the first that matches.
     ClusterPolicyAccepts,
-    /// Deny: likewise.
+    /// Deny: a rule of a ClusterNetworkPolicy is the first that matches.
     ClusterPolicyDenies,
     /// Allow: a rule of a policy of Calico's is the first that matches.
     CalicoPolicyAllows,
-    /// Deny: likewise.
+    /// Deny: a rule of a policy of Calico's is the first that matches.
     CalicoPolicyDenies,
     /// Deny: a tier with a policy of Calico's for the pod, of which no rule matches.
     EndOfTier,
@@ -42,10 +42,9 @@ pub enum VerdictReason {
     Profile,
     /// Deny: no policy decides, and no profile of the host endpoint allows.
     NoProfile,
-    /// Allow, as far as this part of the way goes: another node has the address, and the client's policies
-    /// see that node.
+    /// Allow at this end: another node has the address, and the client's policies see that node.
     TranslatedElsewhere,
-    /// The client's node masquerades it: the other end is asked about that node.
+    /// The client's node masquerades the connection: the other end evaluates that node's address.
     Masqueraded,
 }
 

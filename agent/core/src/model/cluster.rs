@@ -69,12 +69,12 @@ pub struct Pod {
     pub ports: Arc<[NamedPort]>,
     /// What its node leads to it, if it is not on the host network.
     pub host_ports: Box<[HostPort]>,
-    /// It stands for a host endpoint of its node, and is no pod.
+    /// Set if this represents a host endpoint of its node, not a pod.
     pub host: Option<Box<HostEnd>>,
 }
 
 impl Pod {
-    /// Whether it stands for what a host endpoint forwards: nothing is known of its own end.
+    /// Whether it represents forwarded traffic of a host endpoint: the ends of that traffic are others.
     pub(crate) fn is_of_forwarded(&self) -> bool {
         self.host.as_ref().is_some_and(|host| host.traffic == HostTraffic::Forwarded)
     }

@@ -23,39 +23,38 @@ use crate::model::{
 
 /// The policies of a cluster, in one list of tiers.
 ///
-/// Those of a namespace are found and put in order when the first of its pods is asked about: a cluster may
-/// have many, and a change concerns few of them.
+/// Policies of a namespace are found and sorted when the first of its pods is evaluated: a cluster may have
+/// many, and a change concerns few of them.
 #[derive(Clone, Debug)]
 pub struct OrderedPolicies<'a> {
     cluster: &'a Cluster,
     tiers: Vec<OrderedTier<'a>>,
-    /// The names of these.
+    /// The names of these tiers.
     known: HashSet<&'a str>,
-    /// The cluster's own whose places staged policies take.
+    /// The cluster-wide policies that staged policies replace.
     replaced: BTreeSet<PolicyName>,
     of_namespaces: RefCell<HashMap<Name, Rc<NamespacePolicies<'a>>>>,
 }
 
-/// A tier, and the policies in it that may be for pods of any namespace, in the order in which they are
-/// asked.
+/// A tier, and the policies in it that may apply to pods of any namespace, in the order of evaluation.
 #[derive(Clone, Debug)]
 struct OrderedTier<'a> {
     name: &'a str,
-    /// Among the tiers. `None`: it does not exist, and comes last of all.
+    /// Its place among the tiers. `None`: it does not exist, and comes last of all.
     place: Option<TierOrder>,
     policies: Vec<OrderedPolicy<'a>>,
     /// Whether it denies what none of its rules matches, for pods that any of its policies selects.
     denies_rest: bool,
 }
 
-/// Calico's policies of a namespace: a pod is not tried against those of others.
+/// Calico's policies of a namespace: pods of other namespaces are not compared with them.
 #[derive(Debug, Default)]
 struct NamespacePolicies<'a> {
-    /// By tier, in the order in which they are asked.
+    /// By tier, in the order of evaluation.
     by_tier: BTreeMap<&'a str, Vec<OrderedPolicy<'a>>>,
     /// The tiers among these that do not exist, and have no policies of the cluster.
     unknown: Vec<OrderedTier<'a>>,
-    /// Those whose places staged policies take.
+    /// The policies that staged policies replace.
     replaced: BTreeSet<PolicyName>,
 }
 
@@ -90,7 +89,7 @@ impl<'a> OrderedPolicies<'a> {
         if !cluster.calico.is_empty() {
             known.extend(tiers.iter().map(|tier| tier.name));
             for (name, object) in cluster.calico.tiers() {
-                // What Kubernetes' own policies are in is not up to an object.
+                // No object may redefine a tier of Kubernetes' own policies.
                 if known.insert(name) {
                     let (place, denies_rest) = (Some(object.order), !object.passes_rest);
                     tiers.push(OrderedTier { name, place, policies: Vec::new(), denies_rest });
@@ -124,7 +123,7 @@ impl<'a> OrderedPolicies<'a> {
         by_tier.into_values().collect()
     }
 
-    /// Those with a say for a pod or a host endpoint in a direction, in audit mode or not.
+    /// The policies that apply to a pod or a host endpoint in a direction, in audit mode or not.
     pub fn for_pod(&self, pod: &Pod, direction: Direction) -> PolicyWalk<'a> {
         if let Some(host) = &pod.host {
             return self.for_host(pod, host, direction);
@@ -181,7 +180,7 @@ impl<'a> OrderedPolicies<'a> {
         walk
     }
 
-    /// `of_namespace`: those of the namespace whose places staged policies take.
+    /// `of_namespace`: the policies of the namespace that staged policies replace.
     fn note_replaced(&self, walk: &mut PolicyWalk<'_>, of_namespace: &BTreeSet<PolicyName>) {
         if !self.replaced.is_empty() || !of_namespace.is_empty() {
             let names = walk.policies().map(PolicyRef::name);
@@ -190,9 +189,9 @@ impl<'a> OrderedPolicies<'a> {
         }
     }
 
-    /// Of Calico's policies of the cluster, those for a host endpoint. All tiers are asked for each stage
-    /// ([`PolicyScope::STAGES`]) in turn; what the last one leaves of the node's own traffic only a profile
-    /// lets pass.
+    /// Calico's global policies for a host endpoint. Each stage ([`PolicyScope::STAGES`]) walks over all
+    /// tiers; traffic of the node's own processes that the last stage leaves undecided passes only by a
+    /// profile.
     fn for_host(&self, pod: &Pod, host: &HostEnd, direction: Direction) -> PolicyWalk<'a> {
         let labels = Labels::default();
         let endpoint = self.cluster.calico.labels_of(pod, &labels);

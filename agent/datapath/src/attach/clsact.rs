@@ -28,7 +28,7 @@ use crate::{Program, netlink::Requests};
 
 /// Where other programs leave room, and where the next agent looks: "pg".
 const PRIORITY: u16 = 0x7067;
-/// Of host endpoints, after that: both may be at one hook.
+/// The priority of programs of host endpoints, after the others: both may be at one hook.
 const HOST_PRIORITY: u16 = PRIORITY + 1;
 const HANDLE: u16 = 1;
 
@@ -203,7 +203,7 @@ fn is_ours(filter: &TcHeader) -> bool {
     [PRIORITY, HOST_PRIORITY].contains(&priority(filter)) && filter.handle == u32::from(HANDLE).into()
 }
 
-/// Of a filter: the kernel asks those with smaller numbers first.
+/// The priority of a filter: the kernel runs filters with smaller numbers first.
 const fn priority(filter: &TcHeader) -> u16 {
     (filter.info >> 16) as u16
 }

@@ -205,7 +205,7 @@ fn entries(table: &OwnedFd) -> Result<Vec<NameEntry>> {
     Ok(entries)
 }
 
-/// A set as it was while no one wrote to it; `None`: it is written all the time.
+/// A set that was not written while it was read; `None`: writes never stopped.
 fn settled(table: &OwnedFd, at: u32) -> Result<Option<NameSet>> {
     let mut copies = [element(table, at)?, element(table, at)?, element(table, at)?];
     for _ in 0..READS {
@@ -218,8 +218,8 @@ fn settled(table: &OwnedFd, at: u32) -> Result<Option<NameSet>> {
     Ok(None)
 }
 
-/// Whether the middle one of three copies, each made after the one before, is a set that no one wrote to. One
-/// copy proves nothing of itself: in which order the kernel, or the processor, reads its words is not known.
+/// Whether the middle one of three consecutive copies was read while no one wrote to the set. One copy alone
+/// proves nothing: the kernel and the processor may read its words in any order.
 const fn is_settled([before, _, after]: [&NameSet; 3]) -> bool {
     before.version() == after.version() && before.version() & 1 == 0
 }
@@ -237,8 +237,7 @@ fn sets(table: &OwnedFd) -> Result<Vec<NameSet>> {
     Ok(sets.iter().map(set).collect())
 }
 
-/// What the kernel has read for this thread was read before what it reads next: a system call is no barrier
-/// (arm64).
+/// Orders this copy's reads before those of the next copy: a system call is no barrier (arm64).
 fn order_copies() {
     fence(Ordering::SeqCst);
 }
@@ -258,7 +257,7 @@ mod tests {
         set(&words)
     }
 
-    /// What stands in the copy itself is not asked: its words may have been read before its version was.
+    /// The version inside the middle copy does not count: its words may have been read before its version.
     #[test]
     fn a_copy_counts_when_no_one_wrote_from_before_it_until_after_it() {
         for (versions, expected) in [

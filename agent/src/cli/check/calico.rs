@@ -83,7 +83,7 @@ fn carried(cluster: &Cluster, problems: &[ValidationError]) -> CarriedObjects {
         }));
         objects.extend(host_endpoints.keys().map(|name| format!("HostEndpoint {name}")));
     }
-    // Of one without a node or a device only what is wrong with it is known.
+    // Of a host endpoint without a node or a device only the fault is known.
     let is_host_endpoint = |object: &str| object.starts_with("HostEndpoint ");
     let hosts = problems.iter().filter(|problem| is_host_endpoint(&problem.object));
     objects.extend(hosts.map(|problem| problem.object.clone()));

@@ -122,17 +122,17 @@ impl ClusterReportOptions {
     }
 }
 
-/// Whether an object `namespace/name` is of the namespace; those of the cluster are of each.
+/// Whether an object `namespace/name` is of the namespace; cluster-wide objects are of each.
 fn is_shown(namespace: Option<&str>, name: &str) -> bool {
     let of = name.split_once('/').map(|(of, _)| of);
     namespace.is_none_or(|namespace| of.is_none_or(|of| of == namespace))
 }
 
-/// Which flows are wanted.
+/// Which flows the agents are asked for.
 struct FlowsAsked<'a> {
-    /// Seconds.
+    /// Age in seconds.
     since: u64,
-    /// Of either end.
+    /// The namespace of either end.
     namespace: Option<&'a str>,
 }
 

@@ -1,7 +1,7 @@
-//! Whether other tables close something that was open for the same rule sets: an address has lost what a rule
-//! asks for, as when a network set loses a network.
+//! Whether new tables close something that was open for the same rule sets: an address has lost a property
+//! that a rule wants, as when a network set loses a network.
 //!
-//! In: rule sets, and the tables of before and after. Out: yes, if anything is closed, or it cannot be told.
+//! In: rule sets, and the tables before and after. Out: whether anything is closed; yes if that is not known.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -33,8 +33,8 @@ pub(super) fn closes(evaluated: &EvaluatedHosts, before: &CompiledTables, after:
     moved.retain(|(old, new)| old != new);
     moved.into_iter().any(|(old, new)| {
         rule_sets.iter().any(|rule_set| {
-            // An index never changes its meaning. One that is gone is found in the tables of before, if ports
-            // are told apart as they were.
+            // An index never changes its meaning. One that is gone is found in the previous tables, if the
+            // classes of ports are the same.
             let rows = if after.identities.signatures.contains_key(&old) {
                 &after.rows
             } else if Arc::ptr_eq(&before.classes, &after.classes) {

@@ -1,10 +1,10 @@
-//! The guard of host endpoints: a change of what they enforce counts at once, and is undone unless it is
-//! confirmed.
+//! The guard of host endpoints: a change of their rule sets is enforced at once, and is undone unless it is
+//! confirmed in time.
 //!
-//! In: what the tables say of each device, and whether the node is still reached ([`Lifelines`]). Out: what
-//! counts now and what did before. The kernel itself goes back to that when the time is up, also when no
-//! agent is there any more. A change that was undone stays so until the policies say something else, or the
-//! node was cut off all the same.
+//! In: the rule sets of each device by the tables, and whether the node can still be reached ([`Lifelines`]).
+//! Out: the rule sets to enforce now and those before the change. When the deadline passes the programs
+//! return to the latter by themselves, also when no agent runs any more. A change that was undone stays so
+//! until the policies change, or until the node turns out to be cut off without it as well.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -22,36 +22,36 @@ use crate::{control::Reconciler, lifelines::Lifelines, snapshot::HostState};
 pub(super) enum HostChange {
     #[default]
     None,
-    /// It counts, and is not confirmed. Asked is once all of it is enforced: an answer to what was before
-    /// says nothing of it.
+    /// It is enforced, but not confirmed. The question is asked when all of it is enforced: an answer from
+    /// before that proves nothing.
     Pending { from: EvaluatedHosts, to: EvaluatedHosts, until: Instant, asked: Option<u64> },
     /// It was not confirmed in time.
     Undone { to: EvaluatedHosts, at: Instant, asked: u64, was_cut_off_anyway: bool },
 }
 
-/// What a pass has to do beside publishing what is wanted.
+/// The guard's step in a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GuardStep {
     Keep,
-    /// A change begins, and is undone after this time.
+    /// A change begins, with this time limit.
     Begin(Duration),
     Undo,
     Confirm,
 }
 
 impl Hosts {
-    /// Whether nothing has to be done for any device.
+    /// Whether there are no host endpoints, now or before.
     fn is_idle(&self) -> bool {
         self.devices.is_empty() && self.confirmed.is_empty() && matches!(self.change, HostChange::None)
     }
 
-    /// What is enforced once the tables are written: what they say, or what was before.
+    /// Decides between the rule sets of these tables and those before the change.
     fn settle(&mut self, tables: &CompiledTables, now: Instant) -> GuardStep {
         let to = self.evaluated(tables);
-        // Of devices that are gone nothing is left to go back to.
+        // A device that is gone needs no entry to go back to.
         self.confirmed.retain(|ifindex, _| self.devices.contains_key(ifindex));
-        // What rule sets say of networks and labels may change as well. That cannot be taken back by going
-        // back to other rule sets.
+        // Networks and labels that rule sets refer to may change as well. Returning to other rule sets does
+        // not undo that.
         let before = self.tables.as_ref();
         let closes = |to: &EvaluatedHosts| before.is_some_and(|before| closes(to, before, tables));
         match &mut self.change {
@@ -59,7 +59,7 @@ impl Hosts {
                 if *known != to || closes(&to) {
                     *asked = None;
                 }
-                // Its time goes on: else one change after the other would be put off for ever.
+                // Its deadline stays: else a series of changes would put it off for ever.
                 *known = to;
                 return GuardStep::Keep;
             }
@@ -95,7 +95,7 @@ impl Hosts {
         }
     }
 
-    /// Asks whether the node is reached by what is enforced now.
+    /// Asks whether the node can be reached under the rule sets that are enforced now.
     pub(in crate::control) fn ask(&mut self) {
         if let HostChange::Pending { asked: asked @ None, .. } = &mut self.change {
             *asked = Some(self.lifelines.as_ref().map_or(0, Lifelines::ask));
@@ -106,7 +106,7 @@ impl Hosts {
         self.lifelines.as_ref().is_none_or(|lines| lines.are_reached_since(question))
     }
 
-    /// What evaluates a device.
+    /// The state of the host endpoints.
     pub(in crate::control) fn state(&self) -> HostState {
         match self.change {
             HostChange::None => HostState::Enforced,
@@ -115,14 +115,14 @@ impl Hosts {
         }
     }
 
-    /// Something is to be done at this time, though nothing else changes.
+    /// Whether a pass is due at this time, though nothing else changes.
     pub(in crate::control) fn is_due(&mut self, now: Instant) -> bool {
         let reached = |asked: u64| self.lifelines.as_ref().is_none_or(|lines| lines.are_reached_since(asked));
         match &mut self.change {
             HostChange::None => false,
             HostChange::Pending { until, asked, .. } => now >= *until || asked.is_some_and(reached),
             HostChange::Undone { at, asked, was_cut_off_anyway, .. } => {
-                // Who was cut off without it, too, was not cut off by it.
+                // A node that is cut off without the change, too, was not cut off by it.
                 let window = self.options.guard.unwrap_or_default();
                 let is_reached = reached(*asked);
                 let is_long = now.duration_since(*at) > window;
@@ -139,7 +139,7 @@ impl Hosts {
         }
     }
 
-    /// A hash of what is enforced: the devices, and what their rule sets say.
+    /// A hash of the rule sets that are enforced, by device.
     fn content(&self, tables: &CompiledTables) -> u64 {
         let mut hasher = DefaultHasher::new();
         for (ifindex, subjects) in &self.confirmed {
@@ -153,8 +153,8 @@ impl Hosts {
 }
 
 impl Reconciler {
-    /// Decides what counts on host endpoints, before the tables are published. Out: a change begins, for
-    /// which what counts until now must be published first.
+    /// Decides which rule sets to enforce, before the tables are published. Out: the time limit if a change
+    /// begins; the rule sets of before must then be published first.
     pub(in crate::control) fn settle_hosts(&mut self, tables: &CompiledTables) -> Result<Option<Duration>> {
         if self.hosts.is_idle() {
             return Ok(None);
@@ -182,7 +182,7 @@ impl Reconciler {
         }
     }
 
-    /// What an earlier agent has confirmed is not undone when it is just the same.
+    /// Takes over what an earlier agent has confirmed, if the rule sets are the same.
     fn take_over_confirmed(&mut self, tables: &CompiledTables) -> Result<()> {
         if self.older.is_some() || !self.hosts.confirmed.is_empty() {
             return Ok(());
@@ -196,7 +196,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Confirms a change that the node has outlived.
+    /// Confirms a change under which the node was reached.
     fn confirm_hosts(&mut self, tables: &CompiledTables) -> Result<()> {
         let hosts = &mut self.hosts;
         let HostChange::Pending { to, until, asked, .. } = &hosts.change else { return Ok(()) };
@@ -212,20 +212,20 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Begins a change. Until this returns the kernel has what it goes back to if no one confirms it.
+    /// Begins a change. When this returns the kernel has the entries to go back to, and the deadline.
     pub(in crate::control) fn begin_change(
         &mut self,
         window: Duration,
         publish: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<()> {
-        // Where nothing is known of before, what an earlier agent has left stays until it is replaced.
+        // If nothing of before is known, the entries of an earlier agent stay until they are replaced.
         if !self.hosts.confirmed.is_empty() {
             publish(self)?;
         }
         self.datapath.maps.host_guard.arm(window)
     }
 
-    /// After a publication: what was undone waits for its confirmation no longer.
+    /// After a publication: a change that was undone no longer has a deadline.
     pub(in crate::control) fn disarm_guard(&mut self, tables: &CompiledTables) -> Result<()> {
         self.hosts.tables = (!self.hosts.is_idle()).then(|| tables.clone());
         if matches!(self.hosts.change, HostChange::Undone { .. }) {

@@ -149,7 +149,7 @@ struct Attribution<'a> {
     certain: bool,
 }
 
-/// Whether policies that were asked account for an outcome at a pod or a host endpoint.
+/// Whether the policies that were evaluated account for an outcome at a pod or a host endpoint.
 fn agrees(outcome: Outcome, pod: &Pod, matches: &[PolicyMatch]) -> bool {
     let enforced = || matches.iter().filter(|matches| !matches.audit);
     let has_matched = enforced().any(|matches| !matches.matched.is_empty());

@@ -1,5 +1,5 @@
-//! Which denials are reported, to the deny log and to the collector alike: the first packet of its kind, then
-//! one report with a count for each interval in which there were more. A scan of ports fills neither memory
+//! Selects the denials to report, for the deny log and the collector alike: the first packet of its kind,
+//! then one report with a count for each interval in which there were more. A port scan fills neither memory
 //! nor disk: beyond a number of kinds they are distinguished by their ends alone, then not at all.
 
 use std::{
@@ -18,7 +18,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// Kinds that are distinguished at a time.
 const KINDS: usize = 4_096;
 
-/// What is one kind of denial.
+/// The properties that all denials of one kind share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct DenialKey {
     source: KeyEnd,
@@ -43,7 +43,7 @@ struct ReportedDenial {
     reported: Instant,
 }
 
-/// Chooses what is reported.
+/// Selects the denials to report.
 #[derive(Debug, Default)]
 pub struct Denials {
     log: Option<DenyLog>,
@@ -65,7 +65,7 @@ impl Denials {
         }
         let mut kind = DenialKey::of(event);
         if !self.kinds.contains_key(&kind) && self.kinds.len() >= KINDS / 2 {
-            // Ports of a scan are one kind, and so are its many sources when there are more.
+            // All ports of a scan are one kind, and so are its sources when there are too many.
             kind.port = None;
             if !self.kinds.contains_key(&kind) && self.kinds.len() >= KINDS {
                 kind.source = KeyEnd::Unknown;
@@ -83,7 +83,7 @@ impl Denials {
         }
     }
 
-    /// Reports each kind that went on for an interval, and forgets those that did not.
+    /// Reports each kind that continued for an interval, and forgets the others.
     pub(super) fn summarise(&mut self, now: Instant) {
         let is_early = |then: Instant, by| now.checked_duration_since(then).is_none_or(|passed| passed < by);
         if self.looked.is_some_and(|looked| is_early(looked, INTERVAL / 60)) {

@@ -1,7 +1,7 @@
-//! The way of denials to a collector: a queue with an end, and what has become of those that were to go.
+//! The bounded queue of denials for a collector, and the counts of what became of them.
 //!
-//! The reader of events puts them in and never waits: what a collector that is slow, or away, leaves no room
-//! for is lost and counted.
+//! The reader of events puts them in and never waits: when a slow or unreachable collector leaves no room,
+//! they are lost and counted.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -12,12 +12,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{DecisionEvent, NameRole};
 
-/// Bytes of denials that wait to be sent, those too that are being sent: several thousand common ones.
+/// Bytes of denials in the queue, including those that are being sent: several thousand common ones.
 const ROOM: usize = 4 << 20;
-/// What the name of a policy takes at most, in bytes: kind, namespace and name.
+/// Largest size of a policy's name in bytes: kind, namespace and name.
 const LONGEST_POLICY: usize = 400;
 
-/// The end of the queue that is written to.
+/// The sending end of the queue.
 #[derive(Debug)]
 pub struct FlowExport {
     queue: mpsc::UnboundedSender<QueuedDenial>,
@@ -29,12 +29,12 @@ pub struct FlowExport {
 #[derive(Debug)]
 pub struct QueuedDenial {
     pub event: DecisionEvent,
-    /// As much as it takes of the room.
+    /// The bytes that it takes of the queue.
     pub bytes: usize,
     _room: OwnedSemaphorePermit,
 }
 
-/// How the export stands. Copies count together.
+/// Counters of the export. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct ExportCounts(Arc<ExportTotals>);
 
@@ -53,11 +53,11 @@ struct ExportTotals {
 struct RequestTotals {
     succeeded: AtomicU64,
     failed: AtomicU64,
-    /// Of the last one, if it failed.
+    /// The error of the last request, if it failed.
     error: Mutex<Option<String>>,
 }
 
-/// What has become of the record of a denial.
+/// The result of exporting a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordResult {
     /// The collector has taken it.
@@ -70,7 +70,7 @@ pub enum RecordResult {
     Expired,
 }
 
-/// What is exported.
+/// The kinds of exported data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExportSignal {
     /// Records of denials.
@@ -113,7 +113,7 @@ impl FlowExport {
         let bytes = bytes(event);
         let room =
             u32::try_from(bytes).ok().and_then(|room| self.room.clone().try_acquire_many_owned(room).ok());
-        // Counted before it is there: the other end may take it at once.
+        // Counted before it is sent: the receiver may take it at once.
         self.counts.take(1);
         let queued = room.map(|room| QueuedDenial { event: event.clone(), bytes, _room: room });
         if queued.is_none_or(|queued| self.queue.send(queued).is_err()) {
@@ -122,7 +122,7 @@ impl FlowExport {
     }
 }
 
-/// What an event takes, about: pods are shared, but may live for it alone.
+/// The approximate size of an event: pods are shared, but may be kept alive by it alone.
 fn bytes(event: &DecisionEvent) -> usize {
     let ends = [&event.source, &event.destination].into_iter().filter_map(|end| end.pod());
     let labels = ends.flat_map(|pod| pod.labels.iter()).map(|(key, value)| 64 + key.len() + value.len());
@@ -138,13 +138,13 @@ impl ExportCounts {
         self.0.waiting.fetch_add(records, Ordering::Relaxed);
     }
 
-    /// Notes what has become of them.
+    /// Notes the result of records.
     pub fn record(&self, result: RecordResult, records: u64) {
         self.of(result).fetch_add(records, Ordering::Relaxed);
         self.0.waiting.fetch_sub(records, Ordering::Relaxed);
     }
 
-    /// Notes a request to the collector, and why it failed.
+    /// Notes the result of a request to the collector.
     pub fn request(&self, signal: ExportSignal, outcome: Result<(), String>) {
         let RequestTotals { succeeded, failed, error } = self.of_signal(signal);
         if outcome.is_ok() { succeeded } else { failed }.fetch_add(1, Ordering::Relaxed);
@@ -161,7 +161,7 @@ impl ExportCounts {
         (succeeded.load(Ordering::Relaxed), failed.load(Ordering::Relaxed))
     }
 
-    /// Why the last request failed, if it did.
+    /// The error of the last request, if it failed.
     pub fn error(&self, signal: ExportSignal) -> Option<String> {
         self.of_signal(signal).error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

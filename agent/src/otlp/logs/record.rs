@@ -1,5 +1,5 @@
-//! One denied packet as a log record: attributes by OpenTelemetry's names where it has some, and as its body
-//! the very record of the deny log, field by field.
+//! One denied packet as a log record: attributes by OpenTelemetry's names where these exist, and as its body
+//! the same record that the deny log has.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use crate::{
     observe::DecisionEvent,
 };
 
-/// What kind of record it is.
+/// The event name of these records.
 const EVENT: &str = "podgate.flow";
 
 pub(super) fn log_record(event: &DecisionEvent) -> LogRecord {
@@ -23,7 +23,7 @@ pub(super) fn log_record(event: &DecisionEvent) -> LogRecord {
     let time = u64::try_from(event.time.as_nanosecond()).unwrap_or(0);
     let severity = match flow.verdict {
         FlowVerdict::Denied => SeverityNumber::Warn,
-        // They have passed.
+        // Such packets have passed.
         FlowVerdict::WouldDeny | FlowVerdict::Allowed => SeverityNumber::Info,
     };
     let json = serde_json::to_value(&flow).expect("a flow has string keys and no failing parts");
@@ -54,7 +54,7 @@ fn attributes(event: &DecisionEvent, flow: &FlowRecord) -> Vec<KeyValue> {
     }
     add_end(&mut attributes, "source", &flow.source);
     add_end(&mut attributes, "destination", &flow.destination);
-    // The pod whose policies have decided.
+    // The pod that has the deciding policies.
     let evaluated = match flow.direction {
         Direction::Egress => &event.source,
         Direction::Ingress => &event.destination,

@@ -49,7 +49,7 @@ impl Exposition {
     }
 }
 
-/// Microseconds as seconds, without what a float would lose or add.
+/// Microseconds as seconds, without the rounding errors of a float.
 fn seconds(microseconds: u64) -> String {
     format!("{}.{:06}", microseconds / 1_000_000, microseconds % 1_000_000)
 }

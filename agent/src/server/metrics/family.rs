@@ -1,4 +1,4 @@
-//! One metric with its samples, whoever reads it.
+//! One metric with its samples, independent of the output format.
 
 use crate::api::{Bucket, Latency};
 
@@ -7,22 +7,22 @@ use crate::api::{Bucket, Latency};
 pub struct MetricFamily {
     pub name: &'static str,
     pub kind: FamilyKind,
-    /// What it means, in a sentence.
+    /// Its meaning, in a sentence.
     pub help: &'static str,
     pub samples: Vec<Sample>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FamilyKind {
-    /// It grows.
+    /// A total that only grows.
     Counter,
-    /// It is what it is now.
+    /// The current value.
     Gauge,
-    /// How many values were in which range.
+    /// Counts of values by range.
     Histogram,
 }
 
-/// One series of a metric, as it is now.
+/// One series of a metric, with its current value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
     pub labels: Vec<(&'static str, String)>,
@@ -38,14 +38,14 @@ pub enum FamilyValue {
 /// A histogram of times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LatencyBuckets {
-    /// Upper bounds in microseconds, each with how many were not longer. They grow.
+    /// Upper bounds in microseconds, ascending, each with the count of values up to it.
     pub bounds: Vec<(u64, u64)>,
-    /// Those too that were longer than the last bound.
+    /// The count of all values, also above the last bound.
     pub count: u64,
     pub sum_microseconds: u64,
 }
 
-/// Families in the order in which they are shown: each is begun, then come its samples.
+/// Collects families in order: each is begun, then its samples follow.
 #[derive(Debug, Default)]
 pub(super) struct Families(Vec<MetricFamily>);
 
@@ -77,7 +77,7 @@ impl Families {
 }
 
 impl FamilyKind {
-    /// As Prometheus has it.
+    /// The type's name in Prometheus' format.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Counter => "counter",

@@ -214,8 +214,8 @@ fn subject<'s>(
     }
 }
 
-/// Which traffic of host endpoints the policy is for. Calico wants `applyOnForward` beside the other two,
-/// which are for all traffic.
+/// The traffic of host endpoints that the policy applies to. Calico requires `applyOnForward` together with
+/// the other two, which apply to all traffic.
 fn scope(spec: &JsonObject<'_>) -> PolicyScope {
     let is_set = |name: &'static str| spec.get(name).boolean() == Ok(Some(true));
     match ["doNotTrack", "preDNAT", "applyOnForward"].map(is_set) {

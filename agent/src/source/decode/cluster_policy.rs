@@ -54,13 +54,13 @@ pub(super) fn read(
     audit: bool,
     names: &mut NameInterner,
 ) -> ClusterNetworkPolicy {
-    let nobody = ClusterSubject { namespaces: Selector::Nothing, pods: Selector::Nothing };
+    let no_subject = ClusterSubject { namespaces: Selector::Nothing, pods: Selector::Nothing };
     let field = fields.get("spec");
     let mut policy = ClusterNetworkPolicy {
         name,
         tier: Tier::Admin,
         priority: 0,
-        subject: nobody,
+        subject: no_subject,
         ingress: Vec::new(),
         egress: Vec::new(),
         audit,

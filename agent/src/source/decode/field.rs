@@ -261,8 +261,8 @@ impl<'a> JsonObject<'a> {
         self.field.child(PathStep::Key(key), value)
     }
 
-    /// Reports fields that the API does not have, where none could narrow what its object allows. They have
-    /// no effect, but most are misspelt.
+    /// Reports fields that the API does not have, in objects where such a field cannot make a rule narrower.
+    /// They have no effect, but most are misspelt.
     pub(super) fn report_unknown(&self, known: &[&str]) {
         let _reported = self.has_only(known);
     }

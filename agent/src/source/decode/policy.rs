@@ -138,8 +138,8 @@ fn rules(
 }
 
 fn rule(field: &Field<'_>, peers: &'static str, form: PeerForm, names: &mut NameInterner) -> Rule {
-    let nobody = Peers::Listed(vec![Peer::Nothing]);
-    let Ok(object) = field.object() else { return Rule { peers: nobody, ports: Ports::Any } };
+    let no_peer = Peers::Listed(vec![Peer::Nothing]);
+    let Ok(object) = field.object() else { return Rule { peers: no_peer, ports: Ports::Any } };
     let only_known = object.has_only(&[peers, "ports"]);
     let peers = match object.get(peers).items() {
         Ok(items) if items.len() == 0 => Peers::Any,
@@ -150,9 +150,9 @@ fn rule(field: &Field<'_>, peers: &'static str, form: PeerForm, names: &mut Name
             });
             Peers::Listed(peers.flatten().collect())
         }
-        Err(_reported) => nobody.clone(),
+        Err(_reported) => no_peer.clone(),
     };
-    let peers = if only_known.is_ok() { peers } else { nobody };
+    let peers = if only_known.is_ok() { peers } else { no_peer };
     let ports = match object.get("ports").items() {
         Ok(items) if items.len() == 0 => Ports::Any,
         Ok(items) => Ports::Listed(items.map(|item| port::read(&item, names)).collect()),

@@ -31,10 +31,10 @@ pub(super) enum CalicoKindState {
 /// How long an answer holds: less than what is between two looks, so that all kinds learn of a group at once.
 const HOLDS: Duration = Duration::from_secs(5);
 
-/// Which groups of other engines a server knows. Clones share what was found out.
+/// Which API groups of other engines a server has. Clones share the findings.
 ///
-/// While a server starts it may leave out groups where it names them all, and what is not there isolates
-/// nothing. So each kind is looked for by itself once, and by its group from then on.
+/// A server that is starting may leave out groups when it lists them all, and policies of a missing group
+/// would isolate nothing. So each kind is looked up by itself once, and by its group from then on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CalicoGroups(Arc<Mutex<GroupsOfServer>>);
 
@@ -114,12 +114,12 @@ impl CalicoGroups {
         Ok(self.groups(client).await?.iter().any(|known| known == group))
     }
 
-    /// Whether a kind was not looked for by itself yet.
+    /// Whether a kind has not been looked up by itself yet.
     pub(super) async fn is_first(&self, kind: Kind) -> bool {
         !self.0.lock().await.looked_for.contains(&kind)
     }
 
-    /// It was, and the server has answered.
+    /// Notes that a kind was looked up by itself, and the server has answered.
     pub(super) async fn was_looked_for(&self, kind: Kind) {
         self.0.lock().await.looked_for.insert(kind);
     }

@@ -1,5 +1,5 @@
-//! Host endpoints on the real programs: what comes in and goes out by a device of the node's own, beside the
-//! same decision in user space.
+//! Host endpoints on the real programs: incoming and outgoing packets at a device of the node's own, compared
+//! with the same decision in user space.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -80,7 +80,7 @@ impl HostNode {
         Self { node, wanted, tables, flows: BTreeMap::new() }
     }
 
-    /// Both sides must say this.
+    /// The verdict that the program and user space must give.
     #[track_caller]
     fn expect(
         &mut self,
@@ -193,7 +193,7 @@ fn a_closed_host_endpoint_has_failsafe_ports_and_answers() {
         host.comes_in(&Frame::echo_request(far, own, 9), Some(Denied));
         let parts = Frame::udp((far, 5), (own, 9), 200).fragments(7, 10);
         host.comes_in(&parts[1], Some(Fragment));
-        // Of others, nothing is its business.
+        // No policy of this host endpoint applies to forwarded traffic.
         let pod = Host::A.at(family);
         host.comes_in(&Frame::tcp((far, 5_000), (pod, 80), flag::SYN), None);
         host.is_forwarded(&Frame::tcp((pod, 5_000), (far, 80), flag::SYN), None);

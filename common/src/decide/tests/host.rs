@@ -1,4 +1,4 @@
-//! What comes in and goes out by a device with a host endpoint.
+//! Incoming and outgoing packets at a device with a host endpoint.
 
 use super::*;
 use crate::{EndpointState, HostKey, PortUse};
@@ -7,7 +7,7 @@ const ETH0: u32 = 2;
 const ETH1: u32 = 3;
 const TUNNEL: u32 = 20;
 
-/// What its two rule sets do with what they are asked.
+/// Which of its two kinds of traffic policies isolate.
 #[derive(Clone, Copy)]
 struct Isolated {
     local: bool,
@@ -46,12 +46,12 @@ impl Node {
         self.at_host(hook, &Sent { bytes: &frame.bytes(), ..Sent::default() })
     }
 
-    /// Of one of the node's own processes.
+    /// A packet of one of the node's own processes.
     fn goes_out(&self, ifindex: u32, frame: &Frame) -> Option<Outcome> {
         self.is_sent_on(NODE, ifindex, frame)
     }
 
-    /// Of what has entered the node elsewhere.
+    /// A packet that has entered the node elsewhere.
     fn is_sent_on(&self, ingress_ifindex: u32, ifindex: u32, frame: &Frame) -> Option<Outcome> {
         let hook = Hook { direction: Direction::Egress, ifindex, ingress_ifindex };
         self.at_host(hook, &Sent { bytes: &frame.bytes(), ..Sent::default() })

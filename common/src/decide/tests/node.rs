@@ -161,7 +161,7 @@ impl Tables for Node {
     }
 
     fn is_node(&self, address: &Address) -> bool {
-        // Where there are host endpoints.
+        // Only where there are host endpoints.
         !self.hosts.borrow().is_empty() && [node(), ip("172.16.0.2")].contains(&(*address).into())
     }
 

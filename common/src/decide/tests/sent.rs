@@ -14,7 +14,7 @@ pub(super) struct Sent<'a> {
     pub(super) received_as: Option<[u8; 2]>,
     /// With a VLAN tag.
     pub(super) is_tagged: bool,
-    /// Of this VLAN.
+    /// The VLAN of its tag.
     pub(super) vlan: u32,
 }
 

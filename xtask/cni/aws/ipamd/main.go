@@ -1,9 +1,9 @@
 // A stand-in for ipamd, the daemon of the AWS VPC CNI, where there is no EC2 to ask for interfaces and addresses.
 //
 // In: the node's address, its pods' network and all pods' network. Out: the answers that the CNI plugin waits for, on
-// ipamd's socket, and the node's rules as ipamd's own package makes them (SNAT for what leaves the VPC, marks for node
-// ports, the rule of the main interface). Every second address belongs to a second interface: the plugin routes these
-// pods by the table of that interface. Left out: everything that asks a cloud.
+// ipamd's socket, and the node's rules as ipamd's own package makes them (SNAT for what leaves the VPC, marks for
+// node ports, the rule of the main interface). Every second address belongs to a second interface: the plugin routes
+// these pods by the table of that interface. Left out: everything that needs a cloud.
 package main
 
 import (

@@ -1,4 +1,4 @@
-//! What is built: each executable with its module and what it can be called as.
+//! The executables to build: each with its module and the names it can be called by.
 
 use super::{Executable, KUBERNETES, Kind, MONITORING};
 
@@ -70,7 +70,7 @@ impl Executable {
     /// The CNI plugin of AWS.
     pub(in super::super) const AWS_CNI: Self =
         Self::tool("cni/aws", "github.com/aws/amazon-vpc-cni-k8s/cmd/routed-eni-cni-plugin", &["aws-cni"]);
-    /// What stands in for the daemon that it asks.
+    /// A stand-in for the daemon of that plugin.
     pub(in super::super) const AWS_IPAMD: Self =
         Self { name: "cni/ipamd", sources: &["ipamd"], ..Self::tool("cni/aws", "./ipamd", &["ipamd"]) };
     /// The CNI plugin of Azure.
@@ -80,14 +80,14 @@ impl Executable {
         &["azure-vnet"],
     );
 
-    /// An engine of network policies beside podgate.
+    /// An engine of network policies to run next to podgate.
     pub(in super::super) const KUBE_ROUTER: Self = Self::tool(
         "engines/kube-router",
         "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",
         &["kube-router"],
     );
 
-    /// It takes what is exported to it.
+    /// OpenTelemetry's receiver.
     pub(in super::super) const COLLECTOR: Self =
         Self::own(MONITORING, "collector", "./collector", &["collector"]);
     /// It evaluates queries and alerts.
@@ -97,7 +97,7 @@ impl Executable {
     pub(in super::super) const CORE_DNS: Self = Self::own("dns", "coredns", "./coredns", &["coredns"]);
     /// A client of resolvers.
     pub(in super::super) const DNS_CLIENT: Self = Self::own("dns", "client", "./client", &["client"]);
-    /// Calico's agent, what writes Calico's objects, and what names its veths.
+    /// Calico's agent, and the programs that write Calico's objects and name its veths.
     pub(in super::super) const CALICO: Self = Self {
         name: "calico",
         module: "calico",

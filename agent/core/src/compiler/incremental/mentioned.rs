@@ -47,7 +47,7 @@ impl Mentioned {
     }
 }
 
-/// Out: whether it is the first that mentions it.
+/// Out: whether no other one has mentioned it before.
 pub(super) fn mention(
     mentions: &mut BTreeMap<Shared<Atom>, Vec<usize>>,
     atom: &Shared<Atom>,

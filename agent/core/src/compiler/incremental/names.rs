@@ -43,7 +43,7 @@ impl Incremental {
     /// Renews what the rule sets that are not closed say of names.
     pub(super) fn claim_names(&mut self, mentioned: &Mentioned, reclassified: Option<&Reclassified>) {
         let closed = &self.tables.closed;
-        // While any is closed, each change of the rule sets in use finds out again which are.
+        // While any rule set is closed, each change of the rule sets in use determines again which ones are.
         let is_any_closed =
             reclassified.is_some_and(|before| !closed.is_empty() || !before.closed.is_empty());
         if !mentioned.is_any_of(Holder::Names) && !is_any_closed {

@@ -1,8 +1,7 @@
-//! Rows of what is new: of rule sets for all identities, and of identities for the rule sets that speak of
-//! them.
+//! The rows of new rule sets for all identities, and of new identities for the rule sets that mention them.
 //!
-//! In: the rule sets and identities that came and went in a step. Out: the rows of the tables. Those that
-//! stay are written for other classes of ports, if these are others now.
+//! In: the rule sets and identities that came and went in a step. Out: the rows of the tables. Rows that stay
+//! are rewritten when the classes of ports have changed.
 
 use std::collections::HashSet;
 
@@ -10,7 +9,7 @@ use super::{Incremental, Mentioned, Reclassified, Settled, numbering};
 use crate::compiler::rows;
 
 impl Incremental {
-    /// `reclassified`: what was known of ports until now, if they are distinguished otherwise than before.
+    /// `reclassified`: the previous classes of ports, if these have changed.
     pub(super) fn compile_rows(
         &mut self,
         mentioned: &Mentioned,
@@ -21,7 +20,7 @@ impl Incremental {
         let mut compiled = mentioned.rule_sets.clone();
         if let Some(Reclassified { classes: before, closed: closed_before }) = reclassified {
             let rows = &mut self.tables.rows;
-            // Classes are made without the ports of those that are closed. What these deny, they deny on all
+            // The ports of closed rule sets have no classes of their own. A closed rule set denies on all
             // classes.
             for index in closed_before.symmetric_difference(closed) {
                 numbering::remove_range(&mut rows.allowed, *index);
@@ -38,7 +37,7 @@ impl Incremental {
             let new = rule_sets().filter(|(at, _)| is_new(at));
             made.push(rows::compile(new, identities(), classes, closed));
         }
-        // A rule set that speaks of no property of an identity says of it what it says of all such.
+        // A rule set that mentions no property of an identity has the same row for all such identities.
         let new = || identities().filter(|(index, _)| settled.new.contains(index));
         let properties = new().flat_map(|(_, signature)| signature);
         let speaking: HashSet<usize> =

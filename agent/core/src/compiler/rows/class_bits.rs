@@ -1,4 +1,4 @@
-//! Sets of ports as the classes that they consist of, in bits.
+//! Sets of ports as bit sets of port classes.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::{
     model::PortSet,
 };
 
-/// The classes that each set of ports consists of, as bits.
+/// The port classes of each set of ports, as bits.
 pub(super) struct ClassBits {
     pub(super) all: Box<[Row]>,
     by_set: HashMap<Shared<PortSet>, Box<[Row]>>,
@@ -33,7 +33,7 @@ impl ClassBits {
         Self { all, by_set }
     }
 
-    /// Empty for the empty set. Any other one has classes, which are made from the sets of these rule sets.
+    /// Empty for the empty set alone: classes are made from the sets of these rule sets.
     pub(super) fn of(&self, ports: &Shared<PortSet>) -> &[Row] {
         self.by_set.get(ports).map_or(&[], |bits| &bits[..])
     }

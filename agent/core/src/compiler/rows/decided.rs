@@ -20,15 +20,15 @@ use crate::{
 pub(super) struct Part(Rc<Decided>);
 
 struct Decided {
-    /// By groups of identities that the part does not distinguish.
+    /// By group: the part distinguishes no identities of the same group.
     decision: RulesDecision<BitsByIdentity>,
-    /// The group of each identity that has a property that the part speaks of.
+    /// The group of each identity that has a property that the part mentions.
     groups: HashMap<usize, usize>,
 }
 
 impl Part {
-    /// It costs what this part distinguishes, and not all that the policies of a node do: whoever writes many
-    /// rules must not pay with the time of others.
+    /// Its cost depends on what this part distinguishes, not on all policies of the node: an author of many
+    /// rules must not slow down the rule sets of others.
     fn of<'a, 'c>(
         clauses: impl Iterator<Item = &'c Shared<Clause>>,
         matcher: &Matcher<'a>,
@@ -58,20 +58,20 @@ impl Part {
 /// What the parts of each tier of a rule set decide, and how the tier ends.
 pub(super) struct DecidedTiers(pub(super) Vec<(Vec<Part>, TierEnd)>);
 
-/// What the tiers say of an identity. `None`: nothing is, at no port.
+/// The verdict of the tiers on an identity. `None`: at no port.
 pub(super) struct TiersVerdict {
     pub(super) allowed: Option<Arc<[Row]>>,
-    /// On the pod's own node.
+    /// On addresses of the pod's own node.
     pub(super) denied: Option<Arc<[Row]>>,
 }
 
 impl DecidedTiers {
-    /// The identities that have properties that some part speaks of.
+    /// The identities that have properties that some part mentions.
     pub(super) fn holders(&self) -> BTreeSet<usize> {
         self.parts().flat_map(|part| part.0.groups.keys()).copied().collect()
     }
 
-    /// The groups of an identity, by part: those with the same ones have the same verdict.
+    /// The groups of an identity, by part. Identities with the same groups have the same verdict.
     pub(super) fn groups_of(&self, identity: usize) -> Vec<usize> {
         self.parts().map(|part| part.group(identity)).collect()
     }

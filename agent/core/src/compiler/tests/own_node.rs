@@ -1,4 +1,4 @@
-//! What rule sets say of the addresses of a pod's own node.
+//! Rule sets on addresses of a pod's own node.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn tables(tier: Tier, actions: &[Action], is_isolated: bool) -> (usize, Compiled
     let listed = |ports: u16| {
         Ports::Listed(vec![PortRule::Range { protocol: Protocol::Tcp, first: ports, last: ports }])
     };
-    // Each on one port more than the one before.
+    // Each rule has one port more than the one before.
     let rules = actions.iter().zip(0..).map(|(action, number)| ClusterRule {
         action: *action,
         matches: Rule { peers: Peers::Any, ports: if number == 0 { listed(80) } else { Ports::Any } },
@@ -26,8 +26,8 @@ fn rows(place: usize, tables: &CompiledTables, closed: &BTreeSet<usize>) -> Rows
     compile_rows([(place, &*tables.rule_sets[&place])], signatures, &tables.classes, closed)
 }
 
-/// A node's address is open to its pods but for what is denied there: a rule set that is closed has lost what
-/// it denies, and so denies all of it if it might have denied anything.
+/// A node's address is open to its pods except for what is denied there. A closed rule set has lost its
+/// rules, so if any of them might have denied something there, it denies everything there.
 #[test]
 fn a_rule_set_that_is_closed_denies_its_own_node_if_it_has_a_deny() {
     for (tier, actions, is_isolated, denies) in [
@@ -48,8 +48,8 @@ fn a_rule_set_that_is_closed_denies_its_own_node_if_it_has_a_deny() {
     }
 }
 
-/// A rule set that denies the rest says something of all identities: to write it for each of them twice is
-/// what made a change of Calico's policies slow.
+/// A rule set that denies the rest has a row for each identity. A second row for each of them made changes of
+/// Calico's policies slow.
 #[test]
 fn only_what_is_denied_beside_isolation_has_rows_of_the_own_node() {
     for is_isolated in [false, true] {

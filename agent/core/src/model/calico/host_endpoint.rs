@@ -1,8 +1,8 @@
-//! Host endpoints: devices of a node, whose traffic Calico's policies of the cluster are for.
+//! Host endpoints: devices of a node to which Calico's global policies apply.
 //!
-//! A host endpoint has no namespace. As an end of connections, to which rules are applied and which selectors
-//! match, it is written as a [`Pod`] in a namespace that no cluster has: once for the traffic of the node's
-//! own processes and once for what the node forwards, as different policies have a say in the two.
+//! A host endpoint has no namespace. As an end of connections, to which rules apply and which selectors
+//! match, it is represented by a [`Pod`] in a namespace that no cluster has: one for the traffic of the
+//! node's own processes and one for forwarded traffic, because different policies apply to the two.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -22,17 +22,17 @@ pub const DEFAULT_ALLOW_PROFILE: &str = "projectcalico-default-allow";
 pub struct HostEndpoint {
     /// Its object's name.
     pub name: Name,
-    /// The node that it is of.
+    /// The node that has the devices.
     pub node: Name,
-    /// Which of the node's devices.
+    /// Which of the node's devices it covers.
     pub devices: HostDevices,
-    /// For the traffic of the node's own processes. It is also what selectors of rules match.
+    /// Its end for the traffic of the node's own processes. Selectors of rules match this one, too.
     pub local: Arc<Pod>,
-    /// For what the node forwards.
+    /// Its end for forwarded traffic.
     pub forwarded: Arc<Pod>,
 }
 
-/// Which devices of its node a host endpoint stands for.
+/// Which devices of its node a host endpoint covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostDevices {
     /// All that have no host endpoint of their own, but for the loopback device and those of pods.
@@ -43,14 +43,14 @@ pub enum HostDevices {
     WithAddress,
 }
 
-/// What an end of connections is that stands for a host endpoint.
+/// The properties of an end of connections that represents a host endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostEnd {
     /// Which traffic it is for.
     pub traffic: HostTraffic,
     /// One of its profiles allows what no policy decides.
     pub is_open: bool,
-    /// It stands for all devices of its node.
+    /// It covers all devices of its node.
     pub is_of_every_device: bool,
 }
 
@@ -67,27 +67,26 @@ impl HostEnd {
 pub enum HostTraffic {
     /// To and from processes of the node.
     Local,
-    /// From elsewhere to elsewhere: of pods, and of others that the node is a router for.
+    /// Through the node: of its pods, and of others that use it as a router.
     Forwarded,
 }
 
-/// Which traffic of host endpoints a policy of Calico's is for. For pods only the first two are.
+/// The traffic of host endpoints to which a policy of Calico's applies. To pods apply only the first two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyScope {
-    /// Of the node's own processes.
+    /// Traffic of the node's own processes.
     #[default]
     Local,
-    /// That, and what is forwarded (`applyOnForward`).
+    /// That, and forwarded traffic (`applyOnForward`).
     OnForward,
-    /// All that comes in, by the destination that it has before it is translated; asked before the others
-    /// (`preDNAT`).
+    /// All incoming traffic, by its destination before translation; evaluated before the others (`preDNAT`).
     PreDnat,
-    /// All, before anything else is asked (`doNotTrack`).
+    /// All traffic, evaluated before anything else (`doNotTrack`).
     Untracked,
 }
 
 impl HostEndpoint {
-    /// `labels` and `ports` are the object's, `addresses` what it expects its devices to have.
+    /// `labels` and `ports` are the object's, `addresses` its `expectedIPs`.
     pub fn new(
         name: Name,
         node: Name,
@@ -121,7 +120,7 @@ impl HostEndpoint {
         Self { name, node, devices, local, forwarded }
     }
 
-    /// What stands for it as an end of connections.
+    /// The end that represents it for this traffic.
     pub const fn end(&self, traffic: HostTraffic) -> &Arc<Pod> {
         match traffic {
             HostTraffic::Local => &self.local,
@@ -136,7 +135,7 @@ impl HostTraffic {
 }
 
 impl PolicyScope {
-    /// Whether a policy is for pods, too.
+    /// Whether the policy applies to pods, too.
     pub const fn is_for_pods(self) -> bool {
         match self {
             Self::Local | Self::OnForward => true,
@@ -144,7 +143,7 @@ impl PolicyScope {
         }
     }
 
-    /// Whether it has a say in this traffic of a host endpoint.
+    /// Whether the policy applies to this traffic of a host endpoint.
     pub const fn covers(self, host: &HostEnd, direction: Direction) -> bool {
         match (self, host.traffic, direction) {
             (Self::Local, HostTraffic::Local, _) | (Self::OnForward, ..) => true,
@@ -154,26 +153,26 @@ impl PolicyScope {
         }
     }
 
-    /// Those that are asked one after the other: what rules of the first two do not match is not dropped at
-    /// the end of their tiers, but is for the next.
+    /// The stages of evaluation. Traffic that no rule of one of the first two matches is not dropped at the
+    /// end of their tiers: the next stage evaluates it.
     pub const STAGES: [&'static [Self]; 3] =
         [&[Self::Untracked], &[Self::PreDnat], &[Self::Local, Self::OnForward]];
 }
 
 impl CalicoPolicy {
-    /// Whether it has a say in this traffic of a host endpoint, given that it selects it.
+    /// Whether it applies to this traffic of a host endpoint, given that its selector matches.
     pub fn is_for_host(&self, host: &HostEnd, direction: Direction) -> bool {
         self.name.namespace.is_none() && self.scope.covers(host, direction)
     }
 }
 
-/// Ports on which host endpoints let everything in or out, whatever policies say, so that no policy cuts a
-/// node off from those who could take it back.
+/// Ports that host endpoints leave open in one direction whatever policies say, so that no policy cuts the
+/// node off from its administrators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailsafePorts {
-    /// Of what comes in.
+    /// Destination ports of incoming traffic.
     pub inbound: Vec<(Protocol, u16)>,
-    /// Of what goes out.
+    /// Destination ports of outgoing traffic.
     pub outbound: Vec<(Protocol, u16)>,
 }
 

@@ -48,17 +48,17 @@ impl CalicoApi {
 }
 
 impl Calico {
-    /// Whether there is none at all that a verdict on pods can depend on.
+    /// Whether there are no policies, and so no verdict on a pod depends on any of them.
     pub fn is_empty(&self) -> bool {
         [&self.v3, &self.v1].into_iter().all(|objects| objects.policies.is_empty())
     }
 
-    /// The host endpoints that count.
+    /// The host endpoints, each from the store that counts first.
     pub fn host_endpoints(&self) -> impl Iterator<Item = &HostEndpoint> {
         counting(&self.v3.host_endpoints, &self.v1.host_endpoints).map(|(_, host)| host)
     }
 
-    /// What stands for them where selectors look for the ends of connections.
+    /// The ends that represent them for selectors of rules.
     pub fn host_ends(&self) -> impl Iterator<Item = &Arc<Pod>> {
         self.host_endpoints().map(|host| host.end(HostTraffic::Local))
     }

@@ -67,8 +67,8 @@ pub mod label_keys {
 }
 
 impl<'a> EndpointLabels<'a> {
-    /// Of a pod, given the labels of its namespace, and those of its service account by its name; of a host
-    /// endpoint its own alone.
+    /// The labels of a pod, given those of its namespace and of its service account by name; of a host
+    /// endpoint only its own.
     pub(super) fn of_pod(
         pod: &'a Pod,
         namespace: &'a Labels,

@@ -34,7 +34,7 @@ pub(super) struct ClusterPicture {
     made: String,
     /// How far back flows go.
     since_seconds: u64,
-    /// Only what is of this namespace is shown.
+    /// If set, only objects of this namespace are shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     namespace: Option<String>,
     node_states: Vec<NodeRow>,

@@ -66,7 +66,7 @@ pub(super) struct Workloads<'a> {
 }
 
 impl<'a> Workloads<'a> {
-    /// `namespace`: only those of it, and those that talk to them.
+    /// `namespace`: only workloads of it, and those that they exchange packets with.
     pub(super) fn of(talks: &Talks, cluster: Option<&'a Cluster>, namespace: Option<&str>) -> Self {
         let ends = talks.pairs.keys().chain(talks.denials.keys()).flat_map(|(from, to)| [from, to]);
         let seen = ends.filter_map(|end| match end {

@@ -28,7 +28,7 @@ pub(super) struct Target {
     pub(super) resource_version: Option<String>,
 }
 
-/// What kubectl calls the kinds. A word may be that of several, of different API groups.
+/// The kinds by kubectl's names. One name may stand for kinds of several API groups.
 const KINDS: [(Kind, &[&str]); 7] = [
     (Kind::NetworkPolicy, &["netpol", "networkpolicy", "networkpolicies"]),
     (Kind::ApplicationNetworkPolicy, &["applicationnetworkpolicy", "applicationnetworkpolicies"]),
@@ -137,7 +137,7 @@ impl Target {
     }
 }
 
-/// Those that a word stands for; as in kubectl, a group behind it chooses one.
+/// The kinds that a name stands for; as in kubectl, a group after it chooses one.
 fn kinds(text: &str) -> anyhow::Result<Vec<Kind>> {
     let (word, given) = text.split_once('.').map_or((text, None), |(word, given)| (word, Some(given)));
     let is_named = |words: &[&str]| words.iter().any(|known| known.eq_ignore_ascii_case(word));

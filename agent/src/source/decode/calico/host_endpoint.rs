@@ -1,7 +1,7 @@
-//! HostEndpoint: which devices of which node it is of, and what policies know of it.
+//! HostEndpoint: its node, its devices, and the properties that policies match.
 //!
-//! Field by field, and closed: an address or a port that is not understood is left out, a profile that is not
-//! known allows nothing. Without its node, or without a word on its devices, it is none.
+//! Each field is read by itself, and fails closed: an address or a port that is not understood is left out, a
+//! profile that is not known allows nothing. Without a node or a device there is no host endpoint.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use crate::source::decode::{
     port, syntax,
 };
 
-/// `None`: it is not known where it is.
+/// `None`: its node or its devices are not known.
 pub(in super::super) fn read(
     fields: &JsonObject<'_>,
     header: CalicoHeader,

@@ -131,7 +131,7 @@ fn what_is_not_understood_of_a_rule_accepts_nothing_or_denies_everything() {
     let with_protocols = |(protocols, fault): (Value, &str)| {
         (json!({"to": [{"namespaces": {}}], "protocols": protocols}), format!("protocols{fault}"))
     };
-    // What the versions before called their ports.
+    // The names that earlier versions of the API had for ports.
     let unknown = (json!({"to": [good], "ports": []}), "ports: is not a known field".to_owned());
     let all = peers.into_iter().map(to).chain(protocols.into_iter().map(with_protocols)).chain([unknown]);
     for (rule, fault) in all {

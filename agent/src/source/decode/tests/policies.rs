@@ -82,16 +82,20 @@ fn absent_and_empty_lists_of_a_rule_mean_everything() {
 
 #[test]
 fn rules_that_are_not_understood_match_nothing_and_keep_their_place() {
-    let nobody = Rule { peers: Peers::Listed(vec![Peer::Nothing]), ports: Ports::Any };
+    let no_peer = Rule { peers: Peers::Listed(vec![Peer::Nothing]), ports: Ports::Any };
     let no_port = Rule { peers: Peers::Any, ports: Ports::Listed(vec![PortRule::Nothing]) };
     let all = Rule { peers: Peers::Any, ports: Ports::Any };
     let table = [
         (json!("abc"), vec![], vec!["spec.ingress: is text, not a list"]),
         (json!({}), vec![], vec!["spec.ingress: is an object, not a list"]),
-        (json!([7, {}]), vec![nobody.clone(), all], vec!["spec.ingress[0]: is a number, not an object"]),
-        (json!([{"from": {}}]), vec![nobody.clone()], vec!["spec.ingress[0].from: is an object, not a list"]),
+        (json!([7, {}]), vec![no_peer.clone(), all], vec!["spec.ingress[0]: is a number, not an object"]),
+        (
+            json!([{"from": {}}]),
+            vec![no_peer.clone()],
+            vec!["spec.ingress[0].from: is an object, not a list"],
+        ),
         (json!([{"ports": "x"}]), vec![no_port], vec!["spec.ingress[0].ports: is text, not a list"]),
-        (json!([{"form": []}]), vec![nobody], vec!["spec.ingress[0].form: is not a known field"]),
+        (json!([{"form": []}]), vec![no_peer], vec!["spec.ingress[0].form: is not a known field"]),
     ];
     for (ingress, rules, faults) in table {
         let (policy, found) = policy(&json!({"ingress": ingress}));

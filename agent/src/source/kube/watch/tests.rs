@@ -50,7 +50,7 @@ struct State {
     refused: BTreeMap<String, u16>,
     /// All requests are refused.
     is_away: bool,
-    /// It names no group of another engine, as while it starts.
+    /// A server that lists no group of another engine, as while it starts.
     hides_groups: bool,
     /// Watches end when this changes; those of before it are expired.
     forgotten: watch::Sender<u64>,

@@ -104,7 +104,7 @@ fn of_host(
 }
 
 impl Asked<'_> {
-    /// What all tiers say, by those policies that belong to a stage.
+    /// The verdict of all tiers, by the policies of one stage.
     fn stage(&self, belongs: &dyn Fn(&Value) -> bool, has_end: bool) -> Option<bool> {
         tiers(self.objects).iter().find_map(|tier| self.host_tier(tier, belongs, has_end))
     }

@@ -26,7 +26,7 @@ impl<'a> Labels<'a> {
         Self { objects, object: pod, namespace: Some(namespace_of(pod)), account }
     }
 
-    /// Of a host endpoint, which is in no namespace.
+    /// The labels of a host endpoint, which is in no namespace.
     pub(super) fn of_host(objects: &'a [Value], host: &'a Value) -> Self {
         Self { objects, object: host, namespace: None, account: None }
     }

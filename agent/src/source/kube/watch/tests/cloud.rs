@@ -60,7 +60,7 @@ async fn a_server_that_starts_and_names_no_groups_yet_hides_no_kind_of_another_e
     fake.state().lists.insert(format!("/apis/crd.projectcalico.org/v1/{of_calico}"), vec![stored]);
     fake.state().hides_groups = true;
     let (mut updates, _health) = start(&client);
-    // The first picture: nothing is enforced before it is whole.
+    // The first snapshot: nothing is enforced before it is complete.
     let picture = next(&mut updates).await;
     assert_eq!(named(&picture), ["x/FQDNNetworkPolicy/web", "x/p"]);
     assert_eq!(picture.cluster.calico.policies().count(), 1);
