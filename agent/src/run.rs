@@ -42,7 +42,6 @@ use crate::{
     cni_plugin,
     control::{Earlier, HostOptions, Inputs, Reconciler, enforcement::Enforcement},
     endpoints::cni::CniWatch,
-    lifelines::Lifelines,
     names::{NameHandles, NameKeeper, NameWork, UntrustedServers},
     observe::{
         Denials, DenyLog, DenyLogWriter, EvictionMonitor, FlowHistory, HitCounting, LogTarget, LostLines,
@@ -52,6 +51,7 @@ use crate::{
         AgentOptions, AttachBy, Established, KubeletHealth, MasqueradedIngress, Metrics, ShortcutMode,
         run_directory,
     },
+    reachability::ReachabilityProbe,
     server::{
         ControlSocket, Http, NameSource, Server, ServerInputs, TaskRestarts, count_tables, read_counters,
     },
@@ -138,8 +138,8 @@ async fn run(options: &AgentOptions) -> Result<()> {
     };
     let (trace_control, traces) = TraceControl::new(site);
     let mut reconciler = Reconciler::new(options.node.clone(), datapath, attacher);
-    let lifelines = Lifelines::default();
-    reconciler = reconciler.with_hosts(HostOptions::of(options), Some(lifelines.clone()));
+    let reachability = ReachabilityProbe::default();
+    reconciler = reconciler.with_hosts(HostOptions::of(options), Some(reachability.clone()));
     reconciler = reconciler.with_resolvers(options.resolvers.iter().map(|resolver| resolver.0).collect());
     if options.shortcut == ShortcutMode::Local {
         reconciler = reconciler.with_shortcut(ObstacleFinder::new(mode)?);
@@ -272,10 +272,10 @@ async fn run(options: &AgentOptions) -> Result<()> {
         KubeletHealth::Off => None,
         KubeletHealth::At(url) => Some(url.clone()),
     };
-    let lifelines = supervise("lifelines", restarts, PAUSES, async || {
-        lifelines.keep(probe.clone(), kubelet.clone()).await
+    let reachability = supervise("reachability", restarts, PAUSES, async || {
+        reachability.run(probe.clone(), kubelet.clone()).await
     });
-    tokio::pin!(cni_results, cni_plugin, lifelines);
+    tokio::pin!(cni_results, cni_plugin, reachability);
     loop {
         tokio::select! {
             update = updates.recv() => inputs.update(update.context("the objects cannot be watched any more")?),
@@ -284,7 +284,7 @@ async fn run(options: &AgentOptions) -> Result<()> {
             network = network.next() => inputs.network(network?),
             () = &mut cni_results => {}
             () = &mut cni_plugin => {}
-            () = &mut lifelines => {}
+            () = &mut reachability => {}
             ended = threads.ended() => return Err(ended),
             () = shutdown.wait() => break,
         }

@@ -73,6 +73,9 @@ impl Endpoint {
         zero: 0,
     };
 
+    /// One at which everything passes.
+    pub const UNMANAGED: Self = Self { state: EndpointState::Unmanaged as u32, ..Self::PENDING };
+
     /// How far its pod is known.
     pub const fn known_state(&self) -> EndpointState {
         match (self.is_known(), self.is_pending()) {

@@ -1,7 +1,7 @@
 //! Values that the programs at the node's own devices look up: keys of host endpoints in the map of
 //! endpoints, the uses of ports, and the deadline of an unconfirmed change.
 
-use crate::{Direction, FlowKey};
+use crate::{Direction, FlowKey, bits::bit_set};
 
 /// The key of a host endpoint in the map of endpoints: the ifindex of its device with some of these bits. No
 /// ifindex is as large.
@@ -56,24 +56,15 @@ impl HostKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortUse(pub u8);
 
+bit_set!(PortUse);
+
 impl PortUse {
-    pub const NONE: Self = Self(0);
     /// Incoming traffic to this port passes, whatever policies say.
     pub const FAILSAFE_IN: Self = Self(1);
     /// Outgoing traffic to this port passes, whatever policies say.
     pub const FAILSAFE_OUT: Self = Self(2);
     /// It is a node port: at the node's addresses it leads to a service.
     pub const OF_SERVICE: Self = Self(4);
-
-    #[inline(always)]
-    pub const fn has(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    #[must_use]
-    pub const fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
 
     /// Whether traffic of this direction to this port passes, whatever policies say.
     #[inline(always)]
@@ -99,7 +90,7 @@ pub struct HostGuard {
 impl HostGuard {
     /// Whether the change is undone.
     #[inline(always)]
-    pub const fn is_over(&self, now: u64) -> bool {
+    pub const fn has_expired(&self, now: u64) -> bool {
         self.deadline != 0 && now >= self.deadline
     }
 }
@@ -144,7 +135,7 @@ mod tests {
     #[test]
     fn a_change_is_undone_at_its_deadline_unless_it_is_confirmed() {
         let guard = HostGuard { deadline: 5, confirmed: 0 };
-        assert_eq!([4, 5, 6].map(|now| guard.is_over(now)), [false, true, true]);
-        assert!(!HostGuard { deadline: 0, ..guard }.is_over(u64::MAX));
+        assert_eq!([4, 5, 6].map(|now| guard.has_expired(now)), [false, true, true]);
+        assert!(!HostGuard { deadline: 0, ..guard }.has_expired(u64::MAX));
     }
 }

@@ -19,6 +19,7 @@ pub const OLDEST_KERNEL: (u32, u32) = if cfg!(target_arch = "aarch64") { (5, 18)
 
 mod address;
 mod address_filter;
+mod bits;
 mod config;
 mod decide;
 mod endpoint;

@@ -22,7 +22,7 @@ use loom::sync::atomic::{
 pub(crate) type Barrier = (&'static str, u32);
 
 /// The barriers that a scenario meets, over all orders.
-pub(crate) type Met = BTreeSet<Barrier>;
+pub(crate) type BarrierSet = BTreeSet<Barrier>;
 
 /// A scenario fails in some order.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Failed;
 
 std::thread_local! {
     /// All threads of an execution run on one of the system's.
-    static MET: RefCell<Met> = const { RefCell::new(Met::new()) };
+    static MET: RefCell<BarrierSet> = const { RefCell::new(BarrierSet::new()) };
     static WITHOUT: Cell<Option<Barrier>> = const { Cell::new(None) };
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn in_all_orders(
     interruptions: usize,
     without: Option<Barrier>,
     execution: impl Fn() + Send + Sync + 'static,
-) -> Result<Met, Failed> {
+) -> Result<BarrierSet, Failed> {
     MET.take();
     WITHOUT.set(without);
     let mut builder = loom::model::Builder::new();
@@ -76,15 +76,15 @@ pub(crate) fn in_all_orders(
 pub(crate) fn each_is_needed<S: Copy>(
     scenarios: &[(&str, S)],
     count: usize,
-    check: impl Fn(S, Option<Barrier>) -> Result<Met, Failed>,
+    check: impl Fn(S, Option<Barrier>) -> Result<BarrierSet, Failed>,
 ) {
-    let met: std::vec::Vec<Met> = scenarios
+    let met: std::vec::Vec<BarrierSet> = scenarios
         .iter()
         .map(|(name, scenario)| {
             check(*scenario, None).unwrap_or_else(|Failed| panic!("{name}: it fails in some order"))
         })
         .collect();
-    let barriers: Met = met.iter().flatten().copied().collect();
+    let barriers: BarrierSet = met.iter().flatten().copied().collect();
     assert_eq!(barriers.len(), count, "{barriers:?}");
     for barrier in barriers {
         let failing = scenarios

@@ -3,8 +3,8 @@
 use crate::{
     Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
     Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyId, PolicyLookup, PortPair, PortUse, Protocol, Reach,
-    Resolver, RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Tuple, by_egress, by_names,
-    by_policy, filter_bits, is_own,
+    Resolver, RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Tuple, bits::bit_set,
+    by_egress, by_names, by_policy, filter_bits, is_own,
 };
 
 /// Verdict bits in one row.
@@ -130,22 +130,13 @@ impl Strata {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TunnelPort(pub u8);
 
+bit_set!(TunnelPort);
+
 impl TunnelPort {
-    pub const NONE: Self = Self(0);
     /// At nodes' addresses a tunnel listens there, or a node port leads to one.
     pub const OF_NODES: Self = Self(1);
     /// Some services lead from this port of theirs to one.
     pub const OF_SERVICES: Self = Self(2);
-
-    #[inline(always)]
-    pub const fn has(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    #[must_use]
-    pub const fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
 }
 
 /// The verdict of an egress policy on all destinations that a packet to a service may end at, one of which is
@@ -273,7 +264,7 @@ pub trait Tables {
     /// The uses of a port of the node.
     fn host_port(&self, protocol: Protocol, port: u16) -> PortUse;
     /// Whether the deadline of a change of host endpoints has passed: the entries before it count.
-    fn is_host_change_over(&self) -> bool;
+    fn host_change_expired(&self) -> bool;
 
     /// Whether packets may go straight to and from the pod behind a veth.
     fn is_open(&self, ifindex: u32) -> bool;

@@ -252,10 +252,10 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn is_host_change_over(&self) -> bool {
+    fn host_change_expired(&self) -> bool {
         let Some(guard) = HOST_GUARD.get(0) else { return false };
         // SAFETY: the helper has no arguments and cannot fail.
-        guard.deadline != 0 && guard.is_over(unsafe { bpf_ktime_get_ns() })
+        guard.deadline != 0 && guard.has_expired(unsafe { bpf_ktime_get_ns() })
     }
 
     #[inline(always)]

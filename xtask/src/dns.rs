@@ -26,7 +26,7 @@ use crate::{
     setup, shell,
 };
 use clients::{Client, Connections, Family};
-use network::{Network, Way};
+use network::{Network, ResolverPath};
 use programs::Programs;
 use resolvers::Resolver;
 
@@ -58,7 +58,7 @@ fn libraries(sandbox: Sandbox, programs: &Programs) -> Result<bool> {
     let mut is_sound = true;
     let mut number = 0;
     for resolver in Resolver::ALL {
-        for way in Way::ALL {
+        for way in ResolverPath::ALL {
             for (is_near, place) in [(true, "this node"), (false, "another node")] {
                 number += 1;
                 let name = format!("dns-{number}");

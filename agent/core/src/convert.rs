@@ -153,7 +153,7 @@ fn of_hosts(policy: &CalicoPolicy, cluster: &Cluster) -> Option<NoEqual> {
     }
     let (calico, none) = (&cluster.calico, Labels::default());
     let selects = |end: &Arc<Pod>| policy.selects(end, &calico.labels_of(end, &none));
-    if calico.host_ends().any(selects) {
+    if calico.host_subjects().any(selects) {
         return Some(NoEqual::new("spec.selector", "selects host endpoints, too"));
     }
     let rules = policy.ingress.iter().chain(&policy.egress).flatten();
@@ -162,7 +162,7 @@ fn of_hosts(policy: &CalicoPolicy, cluster: &Cluster) -> Option<NoEqual> {
         Peers::Any | Peers::Listed(_) => Vec::new(),
     });
     let is_met = selectors.any(|selector| {
-        let mut hosts = calico.host_ends().filter(|end| !end.addresses.is_empty());
+        let mut hosts = calico.host_subjects().filter(|end| !end.addresses.is_empty());
         hosts.any(|end| selector.matches(&calico.labels_of(end, &none)))
     });
     is_met.then(|| NoEqual::new("spec", "a rule of it matches nodes by the labels of their host endpoints"))

@@ -290,7 +290,7 @@ impl podgate_common::Tables for Memory<'_> {
         self.host_ports.get(&(protocol, port)).copied().unwrap_or_default()
     }
 
-    fn is_host_change_over(&self) -> bool {
+    fn host_change_expired(&self) -> bool {
         self.host_change_is_over.get()
     }
 

@@ -23,7 +23,7 @@ pub mod syntax;
 pub use calico::{
     ADMIN_TIER, BASELINE_TIER, Calico, CalicoApi, CalicoEnds, CalicoObjects, CalicoPolicy, CalicoPolicyKind,
     CalicoPolicyName, CalicoRule, CalicoTier, DEFAULT_ALLOW_PROFILE, DEFAULT_TIER, EndpointLabels,
-    EnforcedName, EntityMatch, FailsafePorts, HOST_ENDPOINTS, HostDevices, HostEnd, HostEndpoint,
+    EnforcedName, EntityMatch, FailsafePorts, HOST_ENDPOINTS, HostDevices, HostEndpoint, HostSubject,
     HostTraffic, IpFamily, LabelExpression, LabelTest, NETWORK_POLICY_ORDER, NetworkSet, NetworkSetName,
     PolicyScope, TierOrder, label_keys,
 };

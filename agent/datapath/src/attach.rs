@@ -72,24 +72,24 @@ pub enum DeviceRole {
     /// A way out of the node on which packets have no link header.
     Tunnel,
     /// A device with a host endpoint.
-    Host,
+    HostEndpoint,
     /// The same, where packets have no link header.
-    BareHost,
+    HostEndpointBare,
 }
 
 impl DeviceRole {
     /// The roles of ways out of the node.
     pub const WAYS_OUT: [Self; 2] = [Self::Wire, Self::Tunnel];
     /// The roles of devices with a host endpoint.
-    pub const HOSTS: [Self; 2] = [Self::Host, Self::BareHost];
+    pub const HOSTS: [Self; 2] = [Self::HostEndpoint, Self::HostEndpointBare];
 
     const fn programs(self) -> &'static [Program] {
         match self {
             Self::Pod => &[Program::FromPod, Program::ToPod],
             Self::Wire => &[Program::ToWire],
             Self::Tunnel => &[Program::ToTunnel],
-            Self::Host => &[Program::FromNetdev, Program::ToNetdev],
-            Self::BareHost => &[Program::FromBareNetdev, Program::ToBareNetdev],
+            Self::HostEndpoint => &[Program::FromNetdev, Program::ToNetdev],
+            Self::HostEndpointBare => &[Program::FromBareNetdev, Program::ToBareNetdev],
         }
     }
 }

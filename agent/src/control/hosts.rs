@@ -31,8 +31,8 @@ use self::guard::HostChange;
 use super::{Reconciler, attaching::ways_out};
 use crate::{
     endpoints::Endpoints,
-    lifelines::Lifelines,
     options::AgentOptions,
+    reachability::ReachabilityProbe,
     snapshot::{AppliedPolicies, EnforcedHost},
 };
 
@@ -67,17 +67,17 @@ pub(super) struct HostDevice {
 
 /// The rule sets of each device, by ifindex: for traffic of the node's own processes and for forwarded
 /// traffic.
-type EvaluatedHosts = BTreeMap<u32, [Subject; 2]>;
+type HostRuleSets = BTreeMap<u32, [Subject; 2]>;
 
 /// The host endpoints of this node as they are enforced, and how far that is confirmed.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
     options: HostOptions,
-    lifelines: Option<Lifelines>,
+    reachability: Option<ReachabilityProbe>,
     /// By ifindex.
     pub(super) devices: BTreeMap<u32, HostDevice>,
     /// The rule sets that were confirmed last.
-    confirmed: EvaluatedHosts,
+    confirmed: HostRuleSets,
     change: HostChange,
     /// The tables of the last pass.
     tables: Option<CompiledTables>,
@@ -119,7 +119,7 @@ impl Hosts {
         ends.map(|end| (end.name.clone(), end.clone())).collect()
     }
 
-    fn evaluated(&self, tables: &CompiledTables) -> EvaluatedHosts {
+    fn evaluated(&self, tables: &CompiledTables) -> HostRuleSets {
         let subject = |end: &Arc<Pod>| tables.subjects.get(&end.name).copied().unwrap_or_default();
         let devices = self.devices.iter();
         devices.map(|(at, it)| (*at, HostTraffic::ALL.map(|traffic| subject(it.host.end(traffic))))).collect()
@@ -168,12 +168,12 @@ impl Hosts {
         for (ports, of) in [(inbound, PortUse::FAILSAFE_IN), (outbound, PortUse::FAILSAFE_OUT)] {
             for port in ports {
                 let known = wanted.host_ports.entry(*port).or_default();
-                *known = known.and(of);
+                *known = known.union(of);
             }
         }
         for port in node_ports(cluster) {
             let known = wanted.host_ports.entry(port).or_default();
-            *known = known.and(PortUse::OF_SERVICE);
+            *known = known.union(PortUse::OF_SERVICE);
         }
     }
 }
@@ -181,8 +181,12 @@ impl Hosts {
 impl Reconciler {
     /// Sets other than the default options for host endpoints.
     #[must_use]
-    pub(crate) fn with_hosts(mut self, options: HostOptions, lifelines: Option<Lifelines>) -> Self {
-        (self.hosts.options, self.hosts.lifelines) = (options, lifelines);
+    pub(crate) fn with_hosts(
+        mut self,
+        options: HostOptions,
+        reachability: Option<ReachabilityProbe>,
+    ) -> Self {
+        (self.hosts.options, self.hosts.reachability) = (options, reachability);
         self
     }
 
@@ -238,7 +242,7 @@ impl Reconciler {
     pub(super) fn attach_hosts(&mut self, links: &BTreeMap<Device, &Link>) -> Result<()> {
         let mut wanted = BTreeSet::new();
         for HostDevice { device, name, bare_ip, .. } in self.hosts.devices.values() {
-            let role = if *bare_ip { DeviceRole::BareHost } else { DeviceRole::Host };
+            let role = if *bare_ip { DeviceRole::HostEndpointBare } else { DeviceRole::HostEndpoint };
             wanted.insert(*device);
             match self.attacher.attach(&mut self.datapath, role, device, name) {
                 Ok(true) => tracing::info!(interface = %name, "attached for its host endpoint"),

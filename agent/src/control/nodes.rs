@@ -74,7 +74,7 @@ impl Nodes {
         wanted.tunnel_ports.extend(of_nodes.map(|port| (*port, TunnelPort::OF_NODES)));
         for port in &self.found.ports {
             let known = wanted.tunnel_ports.entry(*port).or_default();
-            *known = known.and(TunnelPort::OF_SERVICES);
+            *known = known.union(TunnelPort::OF_SERVICES);
         }
         wanted.tunnel_services = self.found.frontends.union(&self.found.exceptions).copied().collect();
         wanted.tunnel_filter.clone_from(&self.found.filter);

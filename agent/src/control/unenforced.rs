@@ -88,7 +88,7 @@ impl Reconciler {
         let now = Instant::now();
         self.holds.follow(&self.endpoints, now);
         let mut pass = self.endpoints.next_deadline().is_some_and(|deadline| deadline <= now);
-        pass |= self.hosts.is_due(now);
+        pass |= self.hosts.note_answers(now);
         let found = self.find_unenforced(cluster, cni, &mut pass);
         let (changed, new) = self.unenforced.follow(found, now);
         let changed = self.look_for_obstacles() || changed;

@@ -54,11 +54,11 @@ pub(super) struct CollectorClient {
 
 /// The reason why a collector has not taken the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum NotTaken {
+pub(super) enum SendError {
     /// It may take the data later, but not before this time has passed.
-    Now { error: String, pause: Duration },
+    Retry { error: String, pause: Duration },
     /// It would refuse the data later, too.
-    Ever(String),
+    Refused(String),
 }
 
 impl CollectorClient {
@@ -109,7 +109,7 @@ impl CollectorClient {
         &self,
         signal: ExportSignal,
         body: Bytes,
-    ) -> Result<A, NotTaken> {
+    ) -> Result<A, SendError> {
         let headers = self.headers.read().map_err(|error| later(&format!("{error:#}"), None))?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
@@ -130,7 +130,7 @@ impl CollectorClient {
 }
 
 /// Interprets an answer (OTLP 1.x, "OTLP/HTTP Response").
-async fn answer<A: Message + Default>(response: Response<Incoming>) -> Result<A, NotTaken> {
+async fn answer<A: Message + Default>(response: Response<Incoming>) -> Result<A, SendError> {
     match response.status() {
         StatusCode::OK => {}
         status @ (StatusCode::TOO_MANY_REQUESTS
@@ -139,12 +139,13 @@ async fn answer<A: Message + Default>(response: Response<Incoming>) -> Result<A,
         | StatusCode::GATEWAY_TIMEOUT) => {
             return Err(later(&format!("it answers {status}"), retry_after(response.headers())));
         }
-        status => return Err(NotTaken::Ever(format!("it answers {status}"))),
+        status => return Err(SendError::Refused(format!("it answers {status}"))),
     }
     let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
     let body = body.map_err(|error| later(&format!("its answer cannot be read: {error}"), None))?;
     // Any HTTP server may answer with a page: that does not prove that records were taken.
-    A::decode(body.to_bytes()).map_err(|_| NotTaken::Ever("what answers is no collector of OTLP".to_owned()))
+    A::decode(body.to_bytes())
+        .map_err(|_| SendError::Refused("what answers is no collector of OTLP".to_owned()))
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -152,8 +153,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-fn later(error: &str, pause: Option<Duration>) -> NotTaken {
-    NotTaken::Now { error: shown(error), pause: pause.unwrap_or_default() }
+fn later(error: &str, pause: Option<Duration>) -> SendError {
+    SendError::Retry { error: shown(error), pause: pause.unwrap_or_default() }
 }
 
 /// The collector's message, made printable.
@@ -185,10 +186,10 @@ fn roots(authorities: Option<&Path>) -> Result<RootCertStore> {
     Ok(roots)
 }
 
-impl NotTaken {
+impl SendError {
     pub(super) fn error(&self) -> &str {
         match self {
-            Self::Now { error, .. } | Self::Ever(error) => error,
+            Self::Retry { error, .. } | Self::Refused(error) => error,
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
 
 use self::record::log_record;
 use super::{
-    client::{CollectorClient, NotTaken, shown},
+    client::{CollectorClient, SendError, shown},
     resource::{Attributes, resource, scope},
 };
 use crate::observe::{ExportCounts, ExportSignal, QueuedDenial, RecordResult};
@@ -141,11 +141,11 @@ impl LogExport {
                 self.batch.clear();
                 None
             }
-            Err(NotTaken::Ever(_)) => {
+            Err(SendError::Refused(_)) => {
                 self.conclude(RecordResult::Refused);
                 None
             }
-            Err(NotTaken::Now { pause, .. }) => Some(pause),
+            Err(SendError::Retry { pause, .. }) => Some(pause),
         }
     }
 

@@ -9,12 +9,12 @@ use std::{
 
 use podgate_common::{
     Address, Direction, Endpoint, Flow, FlowCounter, FlowEvent, FlowKey, FragmentKey, Hook, NODE, OTHER_NODE,
-    Outcome, Packet, PortPair, Scratch, Seen, Stream, TableSetIndex, decide, decide_on_wire,
+    Outcome, Packet, PortPair, Scratch, Seen, Stream, decide, decide_on_wire,
     frames::{BareIp, Frame},
 };
 use podgate_core::{
     compiler::{CompiledTables, Incremental},
-    memory::{self, Memory},
+    memory::Memory,
 };
 use podgate_datapath::{
     Datapath, DatapathOptions, DatapathReaders, Pins, TraceReader,
@@ -30,6 +30,7 @@ mod state;
 mod traced;
 
 pub(crate) use programs::{Answer, Programs};
+pub(crate) use state::in_memory;
 
 /// With this in the environment, all nodes of the tests have the short cut, but those that re-evaluate
 /// established connections, which excludes it.
@@ -339,16 +340,9 @@ impl Node {
             .map(|(ifindex, entry)| {
                 let endpoint = Endpoint {
                     names: if with_names.contains(ifindex) { *ifindex } else { 0 },
-                    state: entry.state as u32,
-                    table_set: TableSetIndex(0),
-                    ingress: memory::policy_id(&self.tables, entry.subject.ingress),
-                    egress: memory::policy_id(&self.tables, entry.subject.egress),
-                    audit_ingress: memory::policy_id(&self.tables, entry.subject.audit_ingress),
-                    audit_egress: memory::policy_id(&self.tables, entry.subject.audit_egress),
-                    master: entry.master,
                     v4: self.own_address(*ifindex, true),
                     v6: self.own_address(*ifindex, false),
-                    ..Endpoint::PENDING
+                    ..in_memory(&self.tables, entry)
                 };
                 (*ifindex, endpoint)
             })

@@ -373,7 +373,7 @@ impl World {
         let mut tunnel_ports: BTreeMap<_, _> = of_nodes.map(|port| (port, TunnelPort::OF_NODES)).collect();
         for port in services.ports {
             let port = tunnel_ports.entry(port).or_default();
-            *port = port.and(TunnelPort::OF_SERVICES);
+            *port = port.union(TunnelPort::OF_SERVICES);
         }
         Wanted {
             endpoints,

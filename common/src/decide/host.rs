@@ -34,7 +34,7 @@ pub fn decide_at_host<T: Tables>(
     tables: &T,
 ) -> Option<Outcome> {
     let current = HostKey::of(hook.ifindex);
-    let key = if tables.is_host_change_over() { current.before() } else { current };
+    let key = if tables.host_change_expired() { current.before() } else { current };
     // A frame of a VLAN passes the VLAN's own device as well, and is evaluated there.
     if !tables.endpoint(key.0).is_known() || packet.vlan() != 0 {
         return None;
@@ -126,7 +126,7 @@ fn endpoint<T: Tables>(scratch: &mut Scratch, is_local: bool, tables: &T) -> End
     scratch.policy_lookup.ifindex = key.0 & !HostKey::BEFORE;
     let endpoint = tables.endpoint(key.0);
     // Without an entry no policy applies.
-    if endpoint.is_known() { endpoint } else { Endpoint { state: 1, ..Endpoint::PENDING } }
+    if endpoint.is_known() { endpoint } else { Endpoint::UNMANAGED }
 }
 
 /// Whether the packet belongs to one of the node's own processes.
@@ -159,7 +159,7 @@ fn host_port<T: Tables>(tuple: &Tuple, tables: &T) -> PortUse {
 
 /// Whether it is a tunnel's packet between this node and another one.
 #[inline(never)]
-fn is_tunnels<T: Tables>(scratch: &Scratch, tables: &T) -> bool {
+fn is_node_tunnel<T: Tables>(scratch: &Scratch, tables: &T) -> bool {
     let Tuple { source, destination, protocol, destination_port, .. } = scratch.headers.tuple;
     let other = match scratch.hook.direction {
         Direction::Ingress => source,
@@ -260,7 +260,7 @@ fn evaluate<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) 
             || endpoint.is_asked(direction.other())
             || matches!(direction, Direction::Egress) && tables.owner(&tuple.source) == Some(NODE);
         *outcome = if is_local { Outcome::NotIsolated } else { Outcome::Established };
-        return is_awaited && (is_local || !is_tunnels(scratch, tables));
+        return is_awaited && (is_local || !is_node_tunnel(scratch, tables));
     }
     *is_closed = endpoint.policy(direction).isolates();
     let peer = match direction {
@@ -286,7 +286,7 @@ fn evaluate<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) 
             verdict = Outcome::WouldDeny;
         }
     }
-    if !verdict.passes() && is_tunnels(scratch, tables) {
+    if !verdict.passes() && is_node_tunnel(scratch, tables) {
         return false;
     }
     scratch.evaluation.enters &= verdict.passes();

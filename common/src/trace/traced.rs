@@ -259,8 +259,8 @@ impl<T: Tables, R: Recorder> Tables for Traced<T, R> {
     }
 
     #[inline(always)]
-    fn is_host_change_over(&self) -> bool {
-        self.0.is_host_change_over()
+    fn host_change_expired(&self) -> bool {
+        self.0.host_change_expired()
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     clients::{Client, Connections, Family},
-    network::{Network, Way, policy},
+    network::{Network, ResolverPath, policy},
     programs::Programs,
     resolvers::Resolver,
 };
@@ -39,7 +39,8 @@ pub(super) fn run(sandbox: Sandbox, programs: &Programs, count: u32) -> Result<b
     let mut is_sound = true;
     for (kills_first, what) in [(false, "with an agent"), (true, "after the agent was killed")] {
         let name = if kills_first { "killed" } else { "lookups" };
-        let network = Network::new(sandbox, name, programs, Resolver::Unbound, Way::Nftables, false)?;
+        let network =
+            Network::new(sandbox, name, programs, Resolver::Unbound, ResolverPath::Nftables, false)?;
         let agent = Agent::start(&network.client_node, &[])?;
         if kills_first {
             agent.kill()?;
@@ -53,7 +54,8 @@ pub(super) fn run(sandbox: Sandbox, programs: &Programs, count: u32) -> Result<b
 
 /// Look-ups while the agent is killed, starts again, and policies change; and a client that looks nothing up.
 fn disturbed(sandbox: Sandbox, programs: &Programs) -> Result<bool> {
-    let network = Network::new(sandbox, "disturbed", programs, Resolver::Unbound, Way::Nftables, false)?;
+    let network =
+        Network::new(sandbox, "disturbed", programs, Resolver::Unbound, ResolverPath::Nftables, false)?;
     let agent = Agent::start(&network.client_node, &[])?;
     let started = Instant::now();
     let has_ended = AtomicBool::new(false);

@@ -22,7 +22,7 @@ use crate::{
 
 /// How a pod reaches its resolver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum ResolverPath {
     /// By the address of the resolver's pod.
     Pod,
     /// By the address of a Service, which iptables translates.
@@ -50,7 +50,7 @@ const SERVICE: [&str; 2] = ["10.96.0.53", "fd00:96::53"];
 /// The second address of NodeLocal DNSCache.
 const NODE_LOCAL: &str = "169.254.20.10";
 
-impl Way {
+impl ResolverPath {
     pub(super) const ALL: [Self; 4] = [Self::Pod, Self::Iptables, Self::Nftables, Self::NodeLocal];
 
     pub(super) const fn name(self) -> &'static str {
@@ -70,7 +70,7 @@ impl Network {
         name: &str,
         programs: &Programs,
         resolver: Resolver,
-        way: Way,
+        way: ResolverPath,
         is_near: bool,
     ) -> Result<Self> {
         let mut lab = Lab::new(sandbox, name)?;
@@ -96,18 +96,18 @@ impl Network {
         let [v4, v6] = dns.addresses.both();
         let node = &client_node.place;
         match way {
-            Way::Pod => {}
-            Way::Iptables => iptables(node, [v4, v6])?,
-            Way::Nftables => node.nft(&nftables([v4, v6]))?,
-            Way::NodeLocal => {
+            ResolverPath::Pod => {}
+            ResolverPath::Iptables => iptables(node, [v4, v6])?,
+            ResolverPath::Nftables => node.nft(&nftables([v4, v6]))?,
+            ResolverPath::NodeLocal => {
                 let listen = node_local(node)?;
                 daemons.push(resolver.start(programs, node, &listen, v4, &directory)?);
             }
         }
         let asked = match way {
-            Way::Pod => [v4.to_string(), v6.to_string()],
-            Way::Iptables | Way::Nftables => SERVICE.map(str::to_owned),
-            Way::NodeLocal => [SERVICE[0], NODE_LOCAL].map(str::to_owned),
+            ResolverPath::Pod => [v4.to_string(), v6.to_string()],
+            ResolverPath::Iptables | ResolverPath::Nftables => SERVICE.map(str::to_owned),
+            ResolverPath::NodeLocal => [SERVICE[0], NODE_LOCAL].map(str::to_owned),
         };
         let file = |(number, address): (usize, &String)| {
             let file = directory.join(format!("resolv.conf-{number}"));

@@ -14,7 +14,7 @@ pub(super) struct TestedKernel {
     pub(super) origin: Origin,
     /// The features that it must be found to have: a fallback that is taken in silence is a defect. `None`:
     /// not known; the features that are found are only shown.
-    pub(super) expected: Option<Abilities>,
+    pub(super) expected: Option<KernelFeatures>,
     /// Whether podgate works on it; if not, podgate must refuse to start.
     pub(super) is_supported: bool,
     /// Time limit of the machine.
@@ -31,7 +31,7 @@ pub(super) enum Origin {
 
 /// The features of a kernel. podgate has a fallback for each that is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Abilities {
+pub(super) struct KernelFeatures {
     /// TCX; else filters of clsact.
     pub(super) tcx: bool,
     /// Programs read connection tracking, by kernel functions (`bpf_rdonly_cast`); else masqueraded
@@ -48,10 +48,10 @@ pub(super) struct Abilities {
     pub(super) barriers: bool,
 }
 
-const OLD: Abilities =
-    Abilities { tcx: false, tracking: false, hooks: false, names: true, netkit: false, barriers: false };
-const NEW: Abilities =
-    Abilities { tcx: true, tracking: true, hooks: true, names: true, netkit: true, barriers: false };
+const OLD: KernelFeatures =
+    KernelFeatures { tcx: false, tracking: false, hooks: false, names: true, netkit: false, barriers: false };
+const NEW: KernelFeatures =
+    KernelFeatures { tcx: true, tracking: true, hooks: true, names: true, netkit: true, barriers: false };
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -104,7 +104,7 @@ pub(super) const KERNELS: [TestedKernel; 6] = [
         name: "6.12-arm64",
         platform: Platform::Arm64,
         origin: Origin::Package { release: Release::Trixie, package: "linux-image-cloud-arm64" },
-        expected: Some(Abilities { barriers: true, ..NEW }),
+        expected: Some(KernelFeatures { barriers: true, ..NEW }),
         is_supported: true,
         limit: MINUTE.saturating_mul(60),
     },

@@ -2,7 +2,7 @@
 //! off. Without a machine the parts run as they are.
 //!
 //! In: the plan. Out: the output of the tests, and lines between it that say which part ran and how each of
-//! its programs ended ([`Mark`]).
+//! its programs ended ([`ConsoleLine`]).
 use std::{
     fmt, fs,
     io::{BufRead, BufReader},
@@ -41,12 +41,12 @@ pub(super) struct Run {
     pub(super) program: PathBuf,
     pub(super) directory: PathBuf,
     pub(super) arguments: Vec<String>,
-    pub(super) wanted: Wanted,
+    pub(super) wanted: ExpectedExit,
 }
 
 /// How a program must end.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) enum Wanted {
+pub(super) enum ExpectedExit {
     Success,
     /// It must fail, with this message.
     Refusal(String),
@@ -54,7 +54,7 @@ pub(super) enum Wanted {
 
 /// A line between those of the tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum ConsoleLine {
     Begin(String),
     /// Of one program: whether it ended as it must.
     Ran(bool),
@@ -63,7 +63,7 @@ pub(super) enum Mark {
 
 const MARK: &str = "## kernels:";
 
-impl fmt::Display for Mark {
+impl fmt::Display for ConsoleLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Begin(name) => write!(f, "{MARK} begin {name}"),
@@ -73,7 +73,7 @@ impl fmt::Display for Mark {
     }
 }
 
-impl Mark {
+impl ConsoleLine {
     pub(super) fn of_line(line: &str) -> Option<Self> {
         let (kind, rest) = line.strip_prefix(MARK)?.trim_start().split_once(' ')?;
         match (kind, rest) {
@@ -117,12 +117,12 @@ fn work() -> Result<()> {
 /// Runs the parts one after the other, and hands on each line.
 pub(super) fn perform(parts: &[Part], hear: &mut dyn FnMut(&str)) -> Result<()> {
     for part in parts {
-        hear(&Mark::Begin(part.name.clone()).to_string());
+        hear(&ConsoleLine::Begin(part.name.clone()).to_string());
         for run in &part.runs {
             let well = run.perform(hear)?;
-            hear(&Mark::Ran(well).to_string());
+            hear(&ConsoleLine::Ran(well).to_string());
         }
-        hear(&Mark::End(part.name.clone()).to_string());
+        hear(&ConsoleLine::End(part.name.clone()).to_string());
     }
     Ok(())
 }
@@ -144,7 +144,7 @@ impl Run {
         for line in BufReader::new(lines).split(b'\n') {
             let line = line.context("reading what it prints")?;
             let line = String::from_utf8_lossy(&line);
-            if let Wanted::Refusal(text) = wanted {
+            if let ExpectedExit::Refusal(text) = wanted {
                 said |= line.contains(text);
             }
             hear(line.trim_end());
@@ -152,8 +152,8 @@ impl Run {
         let status = running.wait().with_context(|| format!("waiting for {}", program.display()))?;
         hear(&status.to_string());
         Ok(match wanted {
-            Wanted::Success => status.success(),
-            Wanted::Refusal(_) => status.code().is_some_and(|code| code != 0) && said,
+            ExpectedExit::Success => status.success(),
+            ExpectedExit::Refusal(_) => status.code().is_some_and(|code| code != 0) && said,
         })
     }
 }
@@ -162,7 +162,7 @@ impl Run {
 mod tests {
     use super::*;
 
-    fn heard(wanted: Wanted, script: &str) -> Vec<String> {
+    fn heard(wanted: ExpectedExit, script: &str) -> Vec<String> {
         let run = Run {
             program: "/bin/sh".into(),
             directory: "/".into(),
@@ -177,19 +177,24 @@ mod tests {
 
     #[test]
     fn a_program_must_end_as_it_is_wanted_to() {
-        let refusal = || Wanted::Refusal("needs 5.15".into());
+        let refusal = || ExpectedExit::Refusal("needs 5.15".into());
         for (wanted, script, well) in [
-            (Wanted::Success, "echo one; echo two >&2", true),
-            (Wanted::Success, "exit 3", false),
+            (ExpectedExit::Success, "echo one; echo two >&2", true),
+            (ExpectedExit::Success, "exit 3", false),
             (refusal(), "echo it needs 5.15 >&2; exit 1", true),
             (refusal(), "echo it needs 5.15", false),
             (refusal(), "echo another reason; exit 1", false),
             // A program that crashes refuses nothing.
             (refusal(), "echo it needs 5.15; kill -SEGV $$", false),
         ] {
-            let marks: Vec<_> = heard(wanted, script).iter().filter_map(|line| Mark::of_line(line)).collect();
+            let marks: Vec<_> =
+                heard(wanted, script).iter().filter_map(|line| ConsoleLine::of_line(line)).collect();
             let name = || "a part".to_owned();
-            assert_eq!(marks, [Mark::Begin(name()), Mark::Ran(well), Mark::End(name())], "{script}");
+            assert_eq!(
+                marks,
+                [ConsoleLine::Begin(name()), ConsoleLine::Ran(well), ConsoleLine::End(name())],
+                "{script}"
+            );
         }
     }
 }

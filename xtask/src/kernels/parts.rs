@@ -2,7 +2,7 @@
 
 use super::{
     catalogue::TestedKernel,
-    inside::{Part, Run, Wanted},
+    inside::{ExpectedExit, Part, Run},
     programs::{Program, Programs},
 };
 use crate::platform::Platform;
@@ -59,8 +59,8 @@ pub(super) fn of(kernel: &TestedKernel, programs: &Programs) -> Vec<Part> {
         let agent = ["agent", "--manifests", &manifests, "--node", "n1", "--metrics", "off"];
         let floor = "run Linux 5.15 or newer on this node".to_owned();
         return vec![
-            part("check", vec![check(Wanted::Refusal(floor.clone()))]),
-            part("agent", vec![podgate(programs, &agent, Wanted::Refusal(floor))]),
+            part("check", vec![check(ExpectedExit::Refusal(floor.clone()))]),
+            part("agent", vec![podgate(programs, &agent, ExpectedExit::Refusal(floor))]),
         ];
     }
     let mut packets: Vec<&str> =
@@ -70,7 +70,7 @@ pub(super) fn of(kernel: &TestedKernel, programs: &Programs) -> Vec<Part> {
         packets.extend(["--skip", "snapshot::"]);
     }
     let mut parts = vec![
-        part("check", vec![check(Wanted::Success)]),
+        part("check", vec![check(ExpectedExit::Success)]),
         part("programs", vec![test(&programs.packets, &[LOADING, "--nocapture", "--test-threads=1"])]),
         part("packets", vec![test(&programs.packets, &packets)]),
     ];
@@ -89,10 +89,10 @@ fn test(program: &Program, arguments: &[&str]) -> Run {
         program: program.executable.clone(),
         directory: program.directory.clone(),
         arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
-        wanted: Wanted::Success,
+        wanted: ExpectedExit::Success,
     }
 }
 
-fn podgate(programs: &Programs, arguments: &[&str], wanted: Wanted) -> Run {
+fn podgate(programs: &Programs, arguments: &[&str], wanted: ExpectedExit) -> Run {
     Run { wanted, ..test(&programs.podgate, arguments) }
 }

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::{
-    catalogue::{Abilities, TestedKernel},
-    inside::{Mark, Part},
+    catalogue::{KernelFeatures, TestedKernel},
+    inside::{ConsoleLine, Part},
     parts::NETKIT,
 };
 use crate::{
@@ -20,7 +20,7 @@ pub(super) struct KernelReport {
     parts: Vec<PartReport>,
     /// Of the part that runs.
     running: Option<usize>,
-    found: Option<Abilities>,
+    found: Option<KernelFeatures>,
     /// How many instructions the verifier has walked over, by program: the most.
     verified: BTreeMap<String, u32>,
     /// The reason why the run did not finish.
@@ -87,12 +87,12 @@ impl KernelReport {
 
     /// Notes what a line says; the part that ends with it.
     pub(super) fn hear(&mut self, line: &str) -> Option<&PartReport> {
-        match Mark::of_line(line) {
-            Some(Mark::Begin(name)) => {
+        match ConsoleLine::of_line(line) {
+            Some(ConsoleLine::Begin(name)) => {
                 self.running = self.parts.iter().position(|part| part.name == name);
             }
-            Some(Mark::Ran(well)) => self.running()?.so_far.ran_badly |= !well,
-            Some(Mark::End(_)) => {
+            Some(ConsoleLine::Ran(well)) => self.running()?.so_far.ran_badly |= !well,
+            Some(ConsoleLine::End(_)) => {
                 let running = self.running.take()?;
                 let part = self.parts.get_mut(running)?;
                 part.outcome = Some(part.so_far);
@@ -127,9 +127,9 @@ impl KernelReport {
     }
 
     /// What was found, with netkit, of which its tests say whether it is there.
-    fn found(&self) -> Option<Abilities> {
+    fn found(&self) -> Option<KernelFeatures> {
         let netkit = self.parts.iter().find(|part| part.name == NETKIT)?.outcome?;
-        Some(Abilities { netkit: netkit.count.passed + netkit.count.failed > 0, ..self.found? })
+        Some(KernelFeatures { netkit: netkit.count.passed + netkit.count.failed > 0, ..self.found? })
     }
 
     /// Whether the features found differ from those expected.
@@ -169,7 +169,7 @@ impl KernelReport {
         }
         row.push(tests.to_string().into());
         let Some(found) = self.found() else { return row };
-        let Abilities { tcx, tracking, hooks, names, netkit, barriers } = found;
+        let KernelFeatures { tcx, tracking, hooks, names, netkit, barriers } = found;
         row.extend(
             [
                 if tcx { "TCX" } else { "clsact" },
@@ -207,7 +207,7 @@ pub(super) fn table(reports: &[KernelReport]) -> String {
 }
 
 /// From the line that the tests of loading print: `kernel: tcx=true tracking=false …`.
-fn abilities(line: &str) -> Option<Abilities> {
+fn abilities(line: &str) -> Option<KernelFeatures> {
     // The name of the test may stand before it.
     let words: BTreeMap<&str, bool> = line
         .split_once("kernel: ")?
@@ -216,7 +216,7 @@ fn abilities(line: &str) -> Option<Abilities> {
         .map(|word| word.split_once('=').and_then(|(name, value)| Some((name, value.parse().ok()?))))
         .collect::<Option<_>>()?;
     let has = |name: &str| words.get(name).copied();
-    Some(Abilities {
+    Some(KernelFeatures {
         tcx: has("tcx")?,
         tracking: has("tracking")?,
         hooks: has("hooks")?,

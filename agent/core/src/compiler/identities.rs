@@ -58,7 +58,7 @@ pub(super) fn compile(
     let pod_atoms = PodAtoms::new(atoms.iter().copied());
     let mut known = HashMap::new();
     let mut addresses = AddressIdentities { prefixes: &prefixes, interner, identities: OrdMap::new() };
-    let ends = cluster.pods.values().chain(cluster.calico.host_ends());
+    let ends = cluster.pods.values().chain(cluster.calico.host_subjects());
     for pod in ends.filter(|pod| !pod.host_network && !pod.addresses.is_empty()) {
         // Replicas share their label set, so most pods are answered from here.
         let matching = known.entry(PodKey::of(pod)).or_insert_with(|| pod_atoms.of(pod, cluster));

@@ -280,7 +280,7 @@ impl Incremental {
         changes.namespaces.iter().flat_map(|name| pods_in(new, name)).for_each(&mut add);
         let before = if mentioned.is_any_of(Holder::Pods) {
             // At the start every pod is new.
-            if !old.pods.is_empty() || old.calico.host_ends().next().is_some() {
+            if !old.pods.is_empty() || old.calico.host_subjects().next().is_some() {
                 let changed = PodAtoms::new(&mentioned.atoms);
                 changed.mentioned(new).for_each(&mut add);
             }

@@ -61,7 +61,7 @@ impl Rows {
 
     /// Gives identities without any property that a rule set mentions the row of the identity without
     /// properties.
-    pub(super) fn say_the_same_of(&mut self, rule_set: usize, identities: &BTreeSet<usize>) {
+    pub(super) fn copy_default_row(&mut self, rule_set: usize, identities: &BTreeSet<usize>) {
         for rows in [&mut self.allowed, &mut self.denied_on_own_node] {
             if let Some(row) = rows.get(&(rule_set, 0)).cloned() {
                 rows.extend(identities.iter().map(|identity| ((rule_set, *identity), row.clone())));

@@ -154,7 +154,7 @@ pub(super) fn compile<'a>(cluster: &'a Cluster, subjects: impl IntoIterator<Item
 
 /// Every named port of the cluster's pods, but for those on the host network.
 pub(crate) fn named_ports(cluster: &Cluster) -> BTreeMap<NamedPort, usize> {
-    let ends = cluster.pods.values().chain(cluster.calico.host_ends());
+    let ends = cluster.pods.values().chain(cluster.calico.host_subjects());
     let pods = ends.filter(|pod| !pod.host_network);
     pods.flat_map(|pod| &*pod.ports).map(|port| (port.clone(), 1)).collect()
 }

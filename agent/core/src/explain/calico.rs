@@ -126,7 +126,7 @@ pub(super) fn entries(
         let finding = PeerFinding::Family { wanted, address };
         entries.push(entry("ipVersion", IpFamily::of(&address) == wanted, finding));
     }
-    let host = || cluster.calico.host_ends().find(|end| end.addresses.contains(&address));
+    let host = || cluster.calico.host_subjects().find(|end| end.addresses.contains(&address));
     let end = resolved.policed().or_else(|| host().map(Arc::as_ref));
     let peer = TriedEnd::of(cluster, end, resolved.shown.clone(), Some(address));
     peer.tries(&ends.peer, &of_peer, &mut entries);

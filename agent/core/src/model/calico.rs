@@ -16,8 +16,8 @@ use podgate_common::Direction;
 use serde::{Deserialize, Serialize};
 
 pub use host_endpoint::{
-    DEFAULT_ALLOW_PROFILE, FailsafePorts, HOST_ENDPOINTS, HostDevices, HostEnd, HostEndpoint, HostTraffic,
-    PolicyScope,
+    DEFAULT_ALLOW_PROFILE, FailsafePorts, HOST_ENDPOINTS, HostDevices, HostEndpoint, HostSubject,
+    HostTraffic, PolicyScope,
 };
 pub use objects::{Calico, CalicoApi, CalicoObjects};
 pub use rule::{CalicoEnds, EntityMatch, IpFamily};

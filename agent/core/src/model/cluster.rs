@@ -10,7 +10,7 @@ use podgate_common::{Direction, Protocol};
 use smallvec::SmallVec;
 
 use super::{
-    Calico, ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, HostEnd, HostTraffic, Labels, Name,
+    Calico, ClusterNetworkPolicy, ClusterPolicyName, EndpointSlice, HostSubject, HostTraffic, Labels, Name,
     NetworkPolicy, ObjectName, Service, ServiceEndpoints, Tier, Uid,
 };
 
@@ -70,7 +70,7 @@ pub struct Pod {
     /// What its node leads to it, if it is not on the host network.
     pub host_ports: Box<[HostPort]>,
     /// Set if this represents a host endpoint of its node, not a pod.
-    pub host: Option<Box<HostEnd>>,
+    pub host: Option<Box<HostSubject>>,
 }
 
 impl Pod {

@@ -17,8 +17,8 @@ use podgate_common::Direction;
 use super::{PolicyWalk, WalkTier};
 use crate::model::{
     ADMIN_TIER, BASELINE_TIER, CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, Cluster,
-    ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, DEFAULT_TIER, EnforcedName, HostEnd, Labels,
-    NETWORK_POLICY_ORDER, Name, Pod, PolicyName, PolicyRef, PolicyScope, Tier, TierOrder,
+    ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyName, DEFAULT_TIER, EnforcedName, HostSubject,
+    Labels, NETWORK_POLICY_ORDER, Name, Pod, PolicyName, PolicyRef, PolicyScope, Tier, TierOrder,
 };
 
 /// The policies of a cluster, in one list of tiers.
@@ -192,7 +192,7 @@ impl<'a> OrderedPolicies<'a> {
     /// Calico's global policies for a host endpoint. Each stage ([`PolicyScope::STAGES`]) walks over all
     /// tiers; traffic of the node's own processes that the last stage leaves undecided passes only by a
     /// profile.
-    fn for_host(&self, pod: &Pod, host: &HostEnd, direction: Direction) -> PolicyWalk<'a> {
+    fn for_host(&self, pod: &Pod, host: &HostSubject, direction: Direction) -> PolicyWalk<'a> {
         let labels = Labels::default();
         let endpoint = self.cluster.calico.labels_of(pod, &labels);
         let (mut tiers, last) = (Vec::new(), PolicyScope::STAGES.len() - 1);

@@ -51,7 +51,7 @@ impl<'a> Stale<'a> {
         };
         let is_new_port = |(port, of): (&u16, &TunnelPort)| {
             let known = maps.tunnel_ports.get(*port);
-            known.and(*of) != known
+            known.union(*of) != known
         };
         let are_tunnels = wanted.tunnel_ports.iter().any(is_new_port)
             || wanted.tunnel_services.iter().any(|key| !services.contains_key(key))
@@ -80,7 +80,7 @@ impl<'a> Stale<'a> {
     pub(super) fn has(&self, key: &FlowKey, flow: &Flow) -> bool {
         !key.is_at_host()
             && (self.are_addresses() && self.is_in_anothers_name(key, flow)
-                || self.are_tunnels && self.is_tunnels(key, flow))
+                || self.are_tunnels && self.is_node_tunnel(key, flow))
     }
 
     /// Whether a veth stands for an address that its pod may not send from.
@@ -115,7 +115,7 @@ impl<'a> Stale<'a> {
         veth == NODE || self.wanted.endpoints.get(&veth).is_some_and(is_own)
     }
 
-    fn is_tunnels(&self, key: &FlowKey, flow: &Flow) -> bool {
+    fn is_node_tunnel(&self, key: &FlowKey, flow: &Flow) -> bool {
         let Wanted { tunnel_ports, tunnel_services, tunnel_filter, .. } = self.wanted;
         let is_udp = key.protocol() == Protocol::Udp as u32;
         // A pod that has the packets is no tunnel, whoever claims its address. Only its client must not send

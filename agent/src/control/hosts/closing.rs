@@ -9,9 +9,9 @@ use imbl::ordmap::DiffItem;
 use podgate_common::Row;
 use podgate_core::compiler::{CompiledTables, Subject};
 
-use super::EvaluatedHosts;
+use super::HostRuleSets;
 
-pub(super) fn closes(evaluated: &EvaluatedHosts, before: &CompiledTables, after: &CompiledTables) -> bool {
+pub(super) fn closes(evaluated: &HostRuleSets, before: &CompiledTables, after: &CompiledTables) -> bool {
     let rule_sets = evaluated.values().flatten().flat_map(|subject| [subject.ingress, subject.egress]);
     let mut rule_sets: BTreeSet<usize> = rule_sets.collect();
     rule_sets.remove(&Subject::NOT_ISOLATED.ingress);

@@ -1,7 +1,7 @@
 //! The guard of host endpoints: a change of their rule sets is enforced at once, and is undone unless it is
 //! confirmed in time.
 //!
-//! In: the rule sets of each device by the tables, and whether the node can still be reached ([`Lifelines`]).
+//! In: the rule sets of each device by the tables, and whether the node can still be reached ([`ReachabilityProbe`]).
 //! Out: the rule sets to enforce now and those before the change. When the deadline passes the programs
 //! return to the latter by themselves, also when no agent runs any more. A change that was undone stays so
 //! until the policies change, or until the node turns out to be cut off without it as well.
@@ -14,8 +14,8 @@ use std::{
 use anyhow::Result;
 use podgate_core::compiler::{CompiledTables, Subject};
 
-use super::{EvaluatedHosts, Hosts, closing::closes};
-use crate::{control::Reconciler, lifelines::Lifelines, snapshot::HostState};
+use super::{HostRuleSets, Hosts, closing::closes};
+use crate::{control::Reconciler, reachability::ReachabilityProbe, snapshot::HostState};
 
 /// A change of what is enforced.
 #[derive(Debug, Default)]
@@ -24,9 +24,10 @@ pub(super) enum HostChange {
     None,
     /// It is enforced, but not confirmed. The question is asked when all of it is enforced: an answer from
     /// before that proves nothing.
-    Pending { from: EvaluatedHosts, to: EvaluatedHosts, until: Instant, asked: Option<u64> },
-    /// It was not confirmed in time.
-    Undone { to: EvaluatedHosts, at: Instant, asked: u64, was_cut_off_anyway: bool },
+    Pending { from: HostRuleSets, to: HostRuleSets, until: Instant, asked: Option<u64> },
+    /// It was not confirmed in time. Whether the node can be reached without it is asked, until that is
+    /// answered. It is tried again if the rule sets have changed meanwhile, or the change was not to blame.
+    Undone { to: HostRuleSets, at: Instant, asked: Option<u64>, retries: bool },
 }
 
 /// The guard's step in a pass.
@@ -53,7 +54,7 @@ impl Hosts {
         // Networks and labels that rule sets refer to may change as well. Returning to other rule sets does
         // not undo that.
         let before = self.tables.as_ref();
-        let closes = |to: &EvaluatedHosts| before.is_some_and(|before| closes(to, before, tables));
+        let closes = |to: &HostRuleSets| before.is_some_and(|before| closes(to, before, tables));
         match &mut self.change {
             HostChange::Pending { to: known, until, asked, .. } if now < *until => {
                 if *known != to || closes(&to) {
@@ -67,11 +68,11 @@ impl Hosts {
                 self.confirmed = std::mem::take(from);
                 let is_other = *known != to;
                 let to = std::mem::take(known);
-                let asked = self.lifelines.as_ref().map_or(0, Lifelines::ask);
-                self.change = HostChange::Undone { to, at: now, asked, was_cut_off_anyway: is_other };
+                let asked = Some(self.request());
+                self.change = HostChange::Undone { to, at: now, asked, retries: is_other };
                 return GuardStep::Undo;
             }
-            HostChange::Undone { to: known, was_cut_off_anyway: false, .. } if *known == to => {
+            HostChange::Undone { to: known, retries: false, .. } if *known == to => {
                 return GuardStep::Keep;
             }
             HostChange::None | HostChange::Undone { .. } => {}
@@ -83,7 +84,7 @@ impl Hosts {
         }
         match self.options.guard {
             Some(window) if !to.is_empty() => {
-                let from = if closes { EvaluatedHosts::new() } else { self.confirmed.clone() };
+                let from = if closes { HostRuleSets::new() } else { self.confirmed.clone() };
                 self.change = HostChange::Pending { from, to, until: now + window, asked: None };
                 GuardStep::Begin(window)
             }
@@ -97,13 +98,21 @@ impl Hosts {
 
     /// Asks whether the node can be reached under the rule sets that are enforced now.
     pub(in crate::control) fn ask(&mut self) {
-        if let HostChange::Pending { asked: asked @ None, .. } = &mut self.change {
-            *asked = Some(self.lifelines.as_ref().map_or(0, Lifelines::ask));
+        if matches!(self.change, HostChange::Pending { asked: None, .. }) {
+            let question = self.request();
+            if let HostChange::Pending { asked, .. } = &mut self.change {
+                *asked = Some(question);
+            }
         }
     }
 
+    /// The number of a new question. Without a probe every question is answered.
+    fn request(&self) -> u64 {
+        self.reachability.as_ref().map_or(0, ReachabilityProbe::request)
+    }
+
     fn is_reached_since(&self, question: u64) -> bool {
-        self.lifelines.as_ref().is_none_or(|lines| lines.are_reached_since(question))
+        self.reachability.as_ref().is_none_or(|lines| lines.answered_since(question))
     }
 
     /// The state of the host endpoints.
@@ -115,31 +124,30 @@ impl Hosts {
         }
     }
 
-    /// Whether a pass is due at this time, though nothing else changes.
-    pub(in crate::control) fn is_due(&mut self, now: Instant) -> bool {
-        let reached = |asked: u64| self.lifelines.as_ref().is_none_or(|lines| lines.are_reached_since(asked));
-        match &mut self.change {
-            HostChange::None => false,
-            HostChange::Pending { until, asked, .. } => now >= *until || asked.is_some_and(reached),
-            HostChange::Undone { at, asked, was_cut_off_anyway, .. } => {
-                // A node that is cut off without the change, too, was not cut off by it.
-                let window = self.options.guard.unwrap_or_default();
-                let is_reached = reached(*asked);
-                let is_long = now.duration_since(*at) > window;
-                if is_reached {
-                    let again = is_long && !*was_cut_off_anyway;
-                    *was_cut_off_anyway |= again;
-                    // Reached soon after: the change was to blame.
-                    *asked = u64::MAX;
-                    again
-                } else {
-                    false
-                }
+    /// Notes the answers. Out: whether a pass is due at this time, though nothing else changes.
+    pub(in crate::control) fn note_answers(&mut self, now: Instant) -> bool {
+        let window = self.options.guard.unwrap_or_default();
+        let (at, question) = match &self.change {
+            HostChange::None | HostChange::Undone { asked: None, .. } => return false,
+            HostChange::Pending { until, asked, .. } => {
+                return now >= *until || asked.is_some_and(|question| self.is_reached_since(question));
             }
+            HostChange::Undone { at, asked: Some(question), .. } => (*at, *question),
+        };
+        if !self.is_reached_since(question) {
+            return false;
         }
+        // A node that is reached soon after was cut off by the change; another one was so without it, too.
+        let was_not_to_blame = now.duration_since(at) > window;
+        if let HostChange::Undone { asked, retries, .. } = &mut self.change {
+            *asked = None;
+            *retries |= was_not_to_blame;
+        }
+        was_not_to_blame
     }
 
-    /// A hash of the rule sets that are enforced, by device.
+    /// A hash of the rule sets that are enforced, by device. Another build may hash them otherwise: it asks
+    /// for a confirmation once more.
     fn content(&self, tables: &CompiledTables) -> u64 {
         let mut hasher = DefaultHasher::new();
         for (ifindex, subjects) in &self.confirmed {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use podgate_common::{Address, Direction, FlowEvent, Outcome, PolicyRole, RuleProtocol};
 use podgate_core::{
     compiler::{ConnectionQuery, MatchCache, PolicyMatch, WorkLimit, name_text},
-    model::{HostEnd, Name, Pod},
+    model::{HostSubject, Name, Pod},
 };
 
 use super::{DecidingPolicy, DecisionEvent, NameRole, owners::AddressOwners};
@@ -153,7 +153,7 @@ struct Attribution<'a> {
 fn agrees(outcome: Outcome, pod: &Pod, matches: &[PolicyMatch]) -> bool {
     let enforced = || matches.iter().filter(|matches| !matches.audit);
     let has_matched = enforced().any(|matches| !matches.matched.is_empty());
-    let is_closed = pod.host.as_deref().is_some_and(HostEnd::denies_undecided);
+    let is_closed = pod.host.as_deref().is_some_and(HostSubject::denies_undecided);
     let isolates = is_closed || enforced().any(|matches| matches.isolates);
     match outcome.policies() {
         PolicyRole::Deny => isolates && !enforced().any(is_open) || has_matched && !isolates,

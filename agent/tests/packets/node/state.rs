@@ -2,9 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use podgate_common::{Flow, FlowKey, FragmentKey, JIFFIES_PER_TICK, PortPair};
-use podgate_core::memory::Memory;
-use podgate_datapath::sockets::{Socket, sides};
+use podgate_common::{Endpoint, Flow, FlowKey, FragmentKey, JIFFIES_PER_TICK, PortPair, TableSetIndex};
+use podgate_core::{
+    compiler::CompiledTables,
+    memory::{self, Memory},
+};
+use podgate_datapath::{
+    publisher::EndpointEntry,
+    sockets::{Socket, sides},
+};
 
 use super::Node;
 use crate::{
@@ -102,4 +108,18 @@ fn jiffies_per_second() -> u32 {
     let result = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) };
     assert_eq!(result, 0);
     u32::try_from(1_000_000_000 / resolution.tv_nsec).expect("at most 1,000")
+}
+
+/// An endpoint as the publisher writes it, but for addresses and names.
+pub(crate) fn in_memory(tables: &CompiledTables, entry: &EndpointEntry) -> Endpoint {
+    Endpoint {
+        state: entry.state as u32,
+        table_set: TableSetIndex(0),
+        ingress: memory::policy_id(tables, entry.subject.ingress),
+        egress: memory::policy_id(tables, entry.subject.egress),
+        audit_ingress: memory::policy_id(tables, entry.subject.audit_ingress),
+        audit_egress: memory::policy_id(tables, entry.subject.audit_egress),
+        master: entry.master,
+        ..Endpoint::PENDING
+    }
 }

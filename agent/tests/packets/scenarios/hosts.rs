@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use podgate_common::{
     Direction::{self, Egress, Ingress},
-    Endpoint, EndpointState, Flow, FlowKey, Hook, HostKey, NODE,
+    EndpointState, Flow, FlowKey, Hook, HostKey, NODE,
     Outcome::{self, Allowed, Denied, Established, Failsafe, Fragment, NotIsolated, Related},
-    PortUse, Protocol, Scratch, TableSetIndex, decide_at_host,
+    PortUse, Protocol, Scratch, decide_at_host,
     frames::{Frame, flag},
 };
 use podgate_core::{
     compiler::{CompileInput, CompiledTables, Incremental, Site},
-    memory::{self, Memory},
+    memory::Memory,
     model::{
         Action, CalicoEnds, CalicoPolicy, CalicoPolicyKind, CalicoPolicyName, CalicoRule, DEFAULT_TIER,
         EntityMatch, FailsafePorts, HostDevices, HostEndpoint, HostTraffic, LabelExpression, LabelTest, Name,
@@ -22,7 +22,7 @@ use podgate_core::{
 use podgate_datapath::publisher::{EndpointEntry, Wanted};
 
 use crate::{
-    node::Node,
+    node::{Node, in_memory},
     world::{Family, Host, UPLINK, World},
 };
 
@@ -72,7 +72,7 @@ impl HostNode {
         for (ports, of) in [(inbound, PortUse::FAILSAFE_IN), (outbound, PortUse::FAILSAFE_OUT)] {
             for port in ports {
                 let known = wanted.host_ports.entry(port).or_default();
-                *known = known.and(of);
+                *known = known.union(of);
             }
         }
         wanted.host_ports.insert((Protocol::Tcp, 30_080), PortUse::OF_SERVICE);
@@ -92,21 +92,8 @@ impl HostNode {
         let bytes = frame.bytes();
         let passes = self.node.programs.run_at_host(direction, UPLINK, ingress_ifindex, &bytes);
         let mut memory = Memory::new(&self.tables);
-        memory.endpoints = self
-            .wanted
-            .endpoints
-            .iter()
-            .map(|(key, entry)| {
-                let endpoint = Endpoint {
-                    state: entry.state as u32,
-                    table_set: TableSetIndex(0),
-                    ingress: memory::policy_id(&self.tables, entry.subject.ingress),
-                    egress: memory::policy_id(&self.tables, entry.subject.egress),
-                    ..Endpoint::PENDING
-                };
-                (*key, endpoint)
-            })
-            .collect();
+        let endpoints = self.wanted.endpoints.iter();
+        memory.endpoints = endpoints.map(|(key, entry)| (*key, in_memory(&self.tables, entry))).collect();
         memory.owners = self.wanted.owners.iter().map(|(at, owner)| ((*at).into(), *owner)).collect();
         memory.tunnel_ports = self.wanted.tunnel_ports.clone();
         memory.host_ports = self.wanted.host_ports.clone();

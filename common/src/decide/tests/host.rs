@@ -247,7 +247,7 @@ fn a_change_that_is_over_gives_way_to_what_was_before() {
     let host = Node::with_host(LOCAL);
     let syn = to_node(80, flag::SYN);
     assert_eq!(host.comes_in(ETH0, &syn), Some(Outcome::Denied));
-    host.host_change_is_over.set(true);
+    host.host_change_expired.set(true);
     assert_eq!(host.comes_in(ETH0, &syn), None, "there was nothing before");
     let before = HostKey::of(ETH0).before();
     let open = Endpoint { state: EndpointState::Identified as u32, ..Endpoint::PENDING };

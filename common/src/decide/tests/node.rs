@@ -31,7 +31,7 @@ pub(super) struct Node {
     pub(super) has_shortcut: Cell<bool>,
     pub(super) host_ports: RefCell<BTreeMap<u16, PortUse>>,
     /// A change of host endpoints was not confirmed in time.
-    pub(super) host_change_is_over: Cell<bool>,
+    pub(super) host_change_expired: Cell<bool>,
     /// Host endpoints, by their keys.
     pub(super) hosts: RefCell<BTreeMap<u32, Endpoint>>,
 }
@@ -52,7 +52,7 @@ impl Node {
             owners_asked_for: Cell::default(),
             has_shortcut: Cell::new(false),
             host_ports: RefCell::default(),
-            host_change_is_over: Cell::new(false),
+            host_change_expired: Cell::new(false),
             hosts: RefCell::default(),
         }
     }
@@ -277,8 +277,8 @@ impl Tables for Node {
         self.host_ports.borrow().get(&port).copied().unwrap_or_default()
     }
 
-    fn is_host_change_over(&self) -> bool {
-        self.host_change_is_over.get()
+    fn host_change_expired(&self) -> bool {
+        self.host_change_expired.get()
     }
 
     fn is_open(&self, _: u32) -> bool {

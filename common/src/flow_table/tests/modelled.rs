@@ -14,7 +14,7 @@ use loom::sync::atomic::{
 };
 
 use super::*;
-use crate::loom_barriers::{self, Barrier, Failed, Met};
+use crate::loom_barriers::{self, Barrier, BarrierSet, Failed};
 
 /// The words of a set in one execution of the checker.
 struct Model {
@@ -205,7 +205,7 @@ fn put(set: SharedSet, key: FlowKey, number: u32) -> bool {
 }
 
 /// Runs a scenario in all orders, on a set that holds connection 1 under a key.
-fn check(key: FlowKey, scenario: Scenario, without: Option<Barrier>) -> Result<Met, Failed> {
+fn check(key: FlowKey, scenario: Scenario, without: Option<Barrier>) -> Result<BarrierSet, Failed> {
     let mut memory = Box::new(FlowSet::EMPTY);
     // SAFETY: memory of our own; the model stands for it while threads run.
     let set = unsafe { SharedSet::new(&raw mut *memory) };

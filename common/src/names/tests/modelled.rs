@@ -15,7 +15,7 @@ use loom::sync::atomic::{
 use super::*;
 use crate::{
     Atomic, HostAtomic, Learnt, NameEntry, NameSet, SharedNameSet, WAYS_OF_NAMES,
-    loom_barriers::{self, Barrier, Failed, Met},
+    loom_barriers::{self, Barrier, BarrierSet, Failed},
 };
 
 /// The words of a set in one execution of the checker.
@@ -188,7 +188,7 @@ const SCENARIOS: [(&str, Scenario); 6] = [
 ];
 
 /// Runs a scenario in all orders.
-fn check(run: Scenario, without: Option<Barrier>) -> Result<Met, Failed> {
+fn check(run: Scenario, without: Option<Barrier>) -> Result<BarrierSet, Failed> {
     let mut memory = Box::new(NameSet::EMPTY);
     // SAFETY: memory of our own; the model stands for it while threads run.
     let set = unsafe { SharedNameSet::new(&raw mut *memory) };

@@ -130,10 +130,10 @@ fn changed_hosts<'a>(
     let is_other = stores.iter().any(|(old, new)| !old.host_endpoints.ptr_eq(&new.host_endpoints));
     let mut changed: BTreeMap<&ObjectName, Forms<'a, Arc<Pod>>> = BTreeMap::new();
     if is_other {
-        for host in old.calico.host_ends() {
+        for host in old.calico.host_subjects() {
             changed.entry(&host.name).or_default().0 = Some(host);
         }
-        for host in new.calico.host_ends() {
+        for host in new.calico.host_subjects() {
             changed.entry(&host.name).or_default().1 = Some(host);
         }
         changed.retain(|_, (before, after)| before != after);

@@ -56,7 +56,7 @@ impl PodAtoms {
         namespaces
             .filter(|namespace| self.may_mention(namespace, cluster))
             .flat_map(|namespace| pods_in(cluster, namespace))
-            .chain(cluster.calico.host_ends())
+            .chain(cluster.calico.host_subjects())
             .filter(move |pod| properties.of(pod).is_some())
     }
 }

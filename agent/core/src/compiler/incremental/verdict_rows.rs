@@ -40,18 +40,18 @@ impl Incremental {
         // A rule set that mentions no property of an identity has the same row for all such identities.
         let new = || identities().filter(|(index, _)| settled.new.contains(index));
         let properties = new().flat_map(|(_, signature)| signature);
-        let speaking: HashSet<usize> =
+        let mentioning: HashSet<usize> =
             properties.flat_map(|atom| self.atoms.get(atom)).flatten().copied().collect();
         let known = || rule_sets().filter(|(at, _)| !is_new(at));
-        if !speaking.is_empty() {
-            let speaking = known().filter(|(at, _)| speaking.contains(at));
-            made.push(rows::compile(speaking, new(), classes, closed));
+        if !mentioning.is_empty() {
+            let mentioning = known().filter(|(at, _)| mentioning.contains(at));
+            made.push(rows::compile(mentioning, new(), classes, closed));
         }
-        let others: Vec<usize> = known().map(|(at, _)| at).filter(|at| !speaking.contains(at)).collect();
+        let others: Vec<usize> = known().map(|(at, _)| at).filter(|at| !mentioning.contains(at)).collect();
         let kept: Vec<usize> = rule_sets().map(|(index, _)| index).collect();
         let rows = &mut self.tables.rows;
         for &rule_set in others.iter().filter(|_| !settled.new.is_empty()) {
-            rows.say_the_same_of(rule_set, &settled.new);
+            rows.copy_default_row(rule_set, &settled.new);
         }
         for made in made {
             rows.allowed.extend(made.allowed);

@@ -45,7 +45,7 @@ pub enum HostDevices {
 
 /// The properties of an end of connections that represents a host endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostEnd {
+pub struct HostSubject {
     /// Which traffic it is for.
     pub traffic: HostTraffic,
     /// One of its profiles allows what no policy decides.
@@ -54,7 +54,7 @@ pub struct HostEnd {
     pub is_of_every_device: bool,
 }
 
-impl HostEnd {
+impl HostSubject {
     /// Whether it denies what no policy decides.
     #[must_use]
     pub fn denies_undecided(&self) -> bool {
@@ -113,7 +113,7 @@ impl HostEndpoint {
                 host_network: false,
                 ports: ports.clone(),
                 host_ports: Box::default(),
-                host: Some(Box::new(HostEnd { traffic, is_open, is_of_every_device })),
+                host: Some(Box::new(HostSubject { traffic, is_open, is_of_every_device })),
             })
         };
         let [local, forwarded] = HostTraffic::ALL.map(end);
@@ -144,7 +144,7 @@ impl PolicyScope {
     }
 
     /// Whether the policy applies to this traffic of a host endpoint.
-    pub const fn covers(self, host: &HostEnd, direction: Direction) -> bool {
+    pub const fn covers(self, host: &HostSubject, direction: Direction) -> bool {
         match (self, host.traffic, direction) {
             (Self::Local, HostTraffic::Local, _) | (Self::OnForward, ..) => true,
             (Self::Local, HostTraffic::Forwarded, _) | (Self::PreDnat, _, Direction::Egress) => false,
@@ -161,7 +161,7 @@ impl PolicyScope {
 
 impl CalicoPolicy {
     /// Whether it applies to this traffic of a host endpoint, given that its selector matches.
-    pub fn is_for_host(&self, host: &HostEnd, direction: Direction) -> bool {
+    pub fn is_for_host(&self, host: &HostSubject, direction: Direction) -> bool {
         self.name.namespace.is_none() && self.scope.covers(host, direction)
     }
 }

@@ -59,7 +59,7 @@ impl Calico {
     }
 
     /// The ends that represent them for selectors of rules.
-    pub fn host_ends(&self) -> impl Iterator<Item = &Arc<Pod>> {
+    pub fn host_subjects(&self) -> impl Iterator<Item = &Arc<Pod>> {
         self.host_endpoints().map(|host| host.end(HostTraffic::Local))
     }
 

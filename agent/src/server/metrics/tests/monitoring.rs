@@ -118,7 +118,10 @@ fn is_value(label: &str, value: &str) -> bool {
                 || NameCount::ALL.iter().any(|count| count.name() == value)
                 || RecordResult::ALL.iter().any(|result| result.name() == value)
         }
-        "state" => Eviction::ALL.iter().any(|eviction| eviction.state() == value),
+        "state" => {
+            ["enforced", "unconfirmed", "undone"].contains(&value)
+                || Eviction::ALL.iter().any(|eviction| eviction.state() == value)
+        }
         "newcomer" => Eviction::ALL.iter().any(|eviction| eviction.newcomer() == value),
         _ => label == "node" && value == "$node",
     }

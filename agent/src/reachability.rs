@@ -32,30 +32,30 @@ const MOST: u64 = 64;
 /// Asks the API server and the kubelet, and knows the last question that both have answered. Clones share
 /// their state.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Lifelines(Arc<LifelineQuestions>);
+pub(crate) struct ReachabilityProbe(Arc<ProbeState>);
 
 #[derive(Debug, Default)]
-struct LifelineQuestions {
+struct ProbeState {
     asked: AtomicU64,
     answered: AtomicU64,
     is_asked: Notify,
 }
 
-impl Lifelines {
+impl ReachabilityProbe {
     /// Asks whether the node can be reached from now on. Out: the question's number.
-    pub(crate) fn ask(&self) -> u64 {
+    pub(crate) fn request(&self) -> u64 {
         let number = self.0.asked.fetch_add(1, Ordering::SeqCst) + 1;
         self.0.is_asked.notify_one();
         number
     }
 
     /// Whether all have answered since this question was asked.
-    pub(crate) fn are_reached_since(&self, question: u64) -> bool {
+    pub(crate) fn answered_since(&self, question: u64) -> bool {
         self.0.answered.load(Ordering::SeqCst) >= question
     }
 
     /// Answers the questions, for ever.
-    pub(crate) async fn keep(&self, server: Option<ApiProbe>, kubelet: Option<HealthUrl>) -> anyhow::Error {
+    pub(crate) async fn run(&self, server: Option<ApiProbe>, kubelet: Option<HealthUrl>) -> anyhow::Error {
         loop {
             let question = self.0.asked.load(Ordering::SeqCst);
             if question <= self.0.answered.load(Ordering::SeqCst) {
@@ -140,17 +140,17 @@ mod tests {
     async fn a_question_is_answered_by_what_answers_after_it() {
         LocalSet::new()
             .run_until(async {
-                let lines = Lifelines::default();
+                let lines = ReachabilityProbe::default();
                 let url = answering(&["HTTP/1.0 503 not yet\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n"]).await;
-                let question = lines.ask();
-                assert!(!lines.are_reached_since(question) && lines.are_reached_since(0));
-                let keeper = lines.clone();
-                tokio::task::spawn_local(async move { keeper.keep(None, Some(url)).await });
-                while !lines.are_reached_since(question) {
+                let question = lines.request();
+                assert!(!lines.answered_since(question) && lines.answered_since(0));
+                let prober = lines.clone();
+                tokio::task::spawn_local(async move { prober.run(None, Some(url)).await });
+                while !lines.answered_since(question) {
                     sleep(Duration::from_millis(10)).await;
                 }
-                let next = lines.ask();
-                assert!(!lines.are_reached_since(next), "it is asked again");
+                let next = lines.request();
+                assert!(!lines.answered_since(next), "it is asked again");
             })
             .await;
     }
