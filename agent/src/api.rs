@@ -325,7 +325,7 @@ impl Status {
                 }],
             }],
             endpoints: EndpointCounts { identified: 2, pending: 1, unmanaged: 0 },
-            host_endpoints: HostCounts { enforced: 1, unconfirmed: 0, undone: 1 },
+            host_endpoints: HostCounts { enforced: 1, unconfirmed: 0, undone: 1, unenforced: 0 },
             unenforced: Vec::new(),
             holds: Holds::default(),
             policies: 3,

@@ -195,12 +195,11 @@ impl Reconciler {
             self.attach_wire(&wire);
         }
         if let Some(window) = self.settle_hosts(&tables)? {
-            self.begin_change(window, |this| {
+            self.begin_change(window, &tables, |this| {
                 this.publish(&tables, &endpoints, cluster, network, false).map(|_| ())
             })?;
         }
         let published = self.publish(&tables, &endpoints, cluster, network, true)?;
-        self.disarm_guard(&tables)?;
         self.attach_hosts(&wire)?;
         self.hosts.ask();
         let attached = self.attach_pods(&endpoints, network, cni);
@@ -336,7 +335,7 @@ impl Reconciler {
     ) -> Result<Published> {
         let mut wanted = wanted(endpoints, tables, cluster, network, &mut self.nodes);
         wanted.resolvers.clone_from(self.resolvers.find(cluster, &endpoints.own_addresses));
-        self.want_hosts(&mut wanted, cluster, is_begun);
+        self.want_hosts(&mut wanted, is_begun);
         self.publisher.publish(&mut self.datapath.maps, tables, &wanted)
     }
 

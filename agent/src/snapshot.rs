@@ -119,6 +119,8 @@ pub struct EnforcedHost {
     pub egress: AppliedPolicies,
     /// The revision that was published last.
     pub revision: u32,
+    /// Why it is not enforced, if it is not: then the rest says what would be.
+    pub unenforced: Option<String>,
 }
 
 /// Whether packets to and from a pod may take the short cut.

@@ -107,6 +107,9 @@ pub const MAX_OWNERS: usize = 65_536;
 /// filter of addresses.
 pub const MAX_TUNNEL_SERVICES: usize = 8_192;
 
+/// Addresses and ports of services whose end is known to programs at devices with host endpoints.
+pub const MAX_HOST_SERVICES: usize = 65_536;
+
 /// Labels of names of rules, each once below the one to its right.
 pub const MAX_LABELS: usize = 65_536;
 /// What rules may have of them: while a tree is replaced, the old and the new one stand in the map, and one

@@ -6,9 +6,19 @@ use crate::{Address, Direction, PolicyId, TableSetIndex};
 /// stack made.
 pub const NODE: u32 = 0;
 
-/// In the map of owners: an address of other nodes, or one to which every node of a link listens. No one's,
-/// to packets.
+/// In the map of owners: an address of other nodes. No one's, to packets.
 pub const OTHER_NODE: u32 = u32::MAX;
+
+/// In the map of owners: an address at which this node's stack takes packets and that is not the node's own,
+/// as broadcasts of its links and the services' addresses that kube-proxy gives a device. No one's, to
+/// packets.
+pub const HEARD_BY_NODE: u32 = u32::MAX - 1;
+
+/// Whether an address with this owner is one at which a node takes packets: this one or another.
+#[inline(always)]
+pub const fn is_nodes(owner: u32) -> bool {
+    matches!(owner, NODE | HEARD_BY_NODE | OTHER_NODE)
+}
 
 /// How far the agent knows the pod behind a veth.
 #[repr(u32)]

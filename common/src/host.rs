@@ -63,8 +63,6 @@ impl PortUse {
     pub const FAILSAFE_IN: Self = Self(1);
     /// Outgoing traffic to this port passes, whatever policies say.
     pub const FAILSAFE_OUT: Self = Self(2);
-    /// It is a node port: at the node's addresses it leads to a service.
-    pub const OF_SERVICE: Self = Self(4);
 
     /// Whether traffic of this direction to this port passes, whatever policies say.
     #[inline(always)]
@@ -76,15 +74,37 @@ impl PortUse {
     }
 }
 
-/// The state of the last change of host endpoints: its deadline, or the hash of what was confirmed.
+/// Where packets to an address and port of a service end. Value of a map; the key is a [`ServiceKey`], for
+/// node ports with the unspecified address.
+///
+/// [`ServiceKey`]: crate::ServiceKey
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ServiceEnd {
+    /// At one of the node's own processes, perhaps.
+    Node = 1,
+    /// At no process of the node.
+    Elsewhere = 2,
+}
+
+impl ServiceEnd {
+    /// What a value of the map says.
+    #[inline(always)]
+    pub const fn of(value: u32) -> Self {
+        if value == Self::Elsewhere as u32 { Self::Elsewhere } else { Self::Node }
+    }
+}
+
+/// The state of the last change of host endpoints.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostGuard {
     /// Nanoseconds of the monotonic clock: from then on the entries before the change count again. 0: every
     /// change is confirmed.
     pub deadline: u64,
-    /// A hash of what was confirmed last. Only agents read it.
-    pub confirmed: u64,
+    /// A hash of the rule sets that were confirmed last; where there is a deadline, of those that it is
+    /// about. Only agents read it.
+    pub content: u64,
 }
 
 impl HostGuard {
@@ -116,7 +136,7 @@ impl FlowKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Flow, NODE, OTHER_NODE};
+    use crate::{Flow, HEARD_BY_NODE, NODE, OTHER_NODE};
 
     #[test]
     fn a_key_of_a_host_endpoint_is_no_ifindex_and_stands_for_one() {
@@ -127,14 +147,14 @@ mod tests {
             assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
             assert!(!HostKey::is_host(ifindex));
         }
-        for number in [NODE, OTHER_NODE, Flow::ANY_INGRESS, Flow::UNKNOWN_INGRESS] {
+        for number in [NODE, OTHER_NODE, HEARD_BY_NODE, Flow::ANY_INGRESS, Flow::UNKNOWN_INGRESS] {
             assert!(!HostKey::is_host(number), "{number:#x}");
         }
     }
 
     #[test]
     fn a_change_is_undone_at_its_deadline_unless_it_is_confirmed() {
-        let guard = HostGuard { deadline: 5, confirmed: 0 };
+        let guard = HostGuard { deadline: 5, content: 0 };
         assert_eq!([4, 5, 6].map(|now| guard.has_expired(now)), [false, true, true]);
         assert!(!HostGuard { deadline: 0, ..guard }.has_expired(u64::MAX));
     }

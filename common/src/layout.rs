@@ -70,7 +70,7 @@ layout!(OpenVeth: 8 bytes, aligned to 8 { 0 @ 0 });
 layout!(FlowShare: 8 bytes, aligned to 8 { 0 @ 0 });
 
 // HOST_GUARD.
-layout!(HostGuard: 16 bytes, aligned to 8 { deadline @ 0, confirmed @ 8 });
+layout!(HostGuard: 16 bytes, aligned to 8 { deadline @ 0, content @ 8 });
 
 // SHARES. `Rate` has two words, which no one else knows.
 layout!(Share: 20 bytes, aligned to 4 { flow_counters @ 0, events @ 4, fragments @ 12 });

@@ -53,14 +53,15 @@ pub use address::{Address, AddressKey};
 pub use address_filter::{FILTER_WORDS, FilterBit, FilteredAs, filter_bits};
 pub use config::{
     COUNTERS, Config, EVENT_BYTES, Eviction, HookMark, MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS,
-    MAX_LABELS, MAX_LABELS_OF_RULES, MAX_NAME_TABLES, MAX_OWNERS, MAX_RESOLVERS, MAX_TUNNEL_SERVICES,
-    NameCount, SHORTCUT_COUNTER, SocketOffsets, Tracking, Unreported, counter, kernel_function,
+    MAX_HOST_SERVICES, MAX_LABELS, MAX_LABELS_OF_RULES, MAX_NAME_TABLES, MAX_OWNERS, MAX_RESOLVERS,
+    MAX_TUNNEL_SERVICES, NameCount, SHORTCUT_COUNTER, SocketOffsets, Tracking, Unreported, counter,
+    kernel_function,
 };
 pub use decide::{
     FirstLook, Passage, by_egress, by_names, by_policy, decide, decide_at_host, decide_on_wire,
     established_v4_fast_path, is_established, is_own, may_carry_packets,
 };
-pub use endpoint::{Endpoint, EndpointState, NODE, OTHER_NODE};
+pub use endpoint::{Endpoint, EndpointState, HEARD_BY_NODE, NODE, OTHER_NODE, is_nodes};
 pub use event::{FlowCounter, FlowCounterKey, FlowEvent, PolicyLookup};
 pub use flow::{
     Flow, FlowKey, FlowSummary, FragmentKey, JIFFIES_PER_TICK, PortPair, Seen, Timeout, Timeouts,
@@ -73,7 +74,7 @@ pub use flow_table::{
     ReplacementRule, Seed, SharedSet, Spot, WAYS,
 };
 pub use hook::{Direction, Hook};
-pub use host::{HostGuard, HostKey, PortUse};
+pub use host::{HostGuard, HostKey, PortUse, ServiceEnd};
 pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, TableSetIndex};
 pub use link_address::LinkAddress;
 pub use names::{

@@ -37,9 +37,15 @@ impl ServiceKey {
         Self::new(address, Protocol::Udp, 0)
     }
 
+    /// All ports of a service's address, of all protocols.
+    #[inline(always)]
+    pub const fn of_address(address: Address) -> Self {
+        Self { address, port: 0, protocol: 0 }
+    }
+
     /// Any port of any address in the filter: where the services stand that are over the limit of their
     /// namespace. What is listed counts first.
-    pub const FILTERED: Self = Self { address: Address::UNSPECIFIED, port: 0, protocol: 0 };
+    pub const FILTERED: Self = Self::of_address(Address::UNSPECIFIED);
 
     /// Whether it is [`Self::FILTERED`].
     pub const fn is_filtered(&self) -> bool {

@@ -1,10 +1,10 @@
 //! What a decision looks up: keys and values of the compiled tables, and the trait that reads them.
 
 use crate::{
-    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
-    Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyId, PolicyLookup, PortPair, PortUse, Protocol, Reach,
-    Resolver, RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Tuple, bits::bit_set,
-    by_egress, by_names, by_policy, filter_bits, is_own,
+    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, HEARD_BY_NODE,
+    IdentityId, LinkAddress, Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyId, PolicyLookup, PortPair,
+    PortUse, Protocol, Reach, Resolver, RuleProtocol, Seen, ServiceEnd, ServiceId, ServiceKey, TableSetIndex,
+    Timeout, Tuple, bits::bit_set, by_egress, by_names, by_policy, endpoint::is_nodes, filter_bits, is_own,
 };
 
 /// Verdict bits in one row.
@@ -205,11 +205,18 @@ pub trait Tables {
     /// The link-layer address that the pod behind a veth was given, if the veth is a port of a bridge; or
     /// another veth's.
     fn link_address(&self, ifindex: u32) -> LinkAddress;
-    /// The veth of the pod that has this address, [`crate::NODE`] if the node itself has it, `None` if
-    /// neither.
-    fn owner(&self, address: &Address) -> Option<u32>;
-    /// Whether a node listens at this address: this one or another ([`crate::OTHER_NODE`]).
-    fn is_node(&self, address: &Address) -> bool;
+    /// Whose an address is, as the map of owners has it: a veth's, or one for which [`is_nodes`] holds.
+    fn listed_owner(&self, address: &Address) -> Option<u32>;
+    /// The veth of the pod that has this address, [`crate::NODE`] if it is the node's own, else `None`.
+    #[inline(always)]
+    fn owner(&self, address: &Address) -> Option<u32> {
+        self.listed_owner(address).filter(|owner| *owner < HEARD_BY_NODE)
+    }
+    /// Whether a node takes packets at this address: this one or another.
+    #[inline(always)]
+    fn is_node(&self, address: &Address) -> bool {
+        self.listed_owner(address).is_some_and(is_nodes)
+    }
     /// What is known of a UDP port.
     fn tunnel_port(&self, port: u16) -> TunnelPort;
     /// Whether a service's address and port lead to a node's tunnel; of [`ServiceKey::of_no_tunnel`], that
@@ -261,6 +268,8 @@ pub trait Tables {
     fn passes_encapsulation(&self) -> bool;
     /// Whether connections between pods of this node may take the short cut (`--shortcut local`).
     fn has_shortcut(&self) -> bool;
+    /// Where packets to an address and port of a service end, at a device with a host endpoint.
+    fn host_service(&self, key: &ServiceKey) -> Option<ServiceEnd>;
     /// The uses of a port of the node.
     fn host_port(&self, protocol: Protocol, port: u16) -> PortUse;
     /// Whether the deadline of a change of host endpoints has passed: the entries before it count.

@@ -14,9 +14,9 @@ use aya_ebpf::{
 use podgate_common::{
     Address, Direction, EVENT_BYTES, Endpoint, Eviction, FILTER_WORDS, FilteredAs, FlowCounter,
     FlowCounterKey, FlowEvent, FlowSeed, FlowSet, FlowShare, FragmentKey, HostGuard, LabelKey, LinkAddress,
-    MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS, MAX_LABELS, MAX_NAME_TABLES, MAX_OWNERS, MAX_RESOLVERS,
-    MAX_TUNNEL_SERVICES, NameCount, NameSet, OpenVeth, Outcome, PortPair, Protocol, RowKey, RuleProtocol,
-    Scratch, ServiceKey, Share, TableSetIndex, Unreported, Walk,
+    MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS, MAX_HOST_SERVICES, MAX_LABELS, MAX_NAME_TABLES,
+    MAX_OWNERS, MAX_RESOLVERS, MAX_TUNNEL_SERVICES, NameCount, NameSet, OpenVeth, Outcome, PortPair,
+    Protocol, RowKey, RuleProtocol, Scratch, ServiceKey, Share, TableSetIndex, Unreported, Walk,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -62,7 +62,7 @@ pub(crate) static ENDPOINTS: HashMap<u32, Endpoint, MAX_ENDPOINTS, NO_PREALLOC> 
 pub(crate) static LINK_ADDRESSES: Array<LinkAddress, LINK_ADDRESS_SLOTS, MMAPABLE> = Array::new();
 
 /// Whose address it is: the ifindex of a pod's veth, 0 for the node's own addresses, `OTHER_NODE`
-/// for those of other nodes.
+/// for those of other nodes, `HEARD_BY_NODE` for others at which this node takes packets.
 #[btf_map]
 pub(crate) static OWNERS: HashMap<Address, u32, MAX_OWNERS, NO_PREALLOC> = HashMap::new();
 
@@ -126,6 +126,10 @@ pub(crate) static NAMES: ArrayOfMaps<Array<RawNameSet, NAME_ELEMENTS>, NAME_TABL
 /// Where a program walks over a message.
 #[btf_map]
 pub(crate) static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
+
+/// Where packets to addresses and ports of services end, for host endpoints: a `ServiceEnd`.
+#[btf_map]
+pub(crate) static HOST_SERVICES: HashMap<ServiceKey, u32, MAX_HOST_SERVICES, NO_PREALLOC> = HashMap::new();
 
 /// The uses of ports of the node, for host endpoints: a `PortUse` for each, by protocol.
 #[btf_map]

@@ -161,7 +161,11 @@ impl<const LINK_HEADER: usize> Packet for Skb<'_, LINK_HEADER> {
     #[inline(always)]
     fn vlan(&self) -> u32 {
         const NUMBER: u32 = 0x0fff;
-        // SAFETY: as above. Without a tag it is 0.
+        // Before Linux 6.2 a tag that was removed leaves its number there.
+        if !self.is_tagged() {
+            return 0;
+        }
+        // SAFETY: as above.
         unsafe { (&raw const (*self.context.skb.skb).vlan_tci).read_volatile() & NUMBER }
     }
 

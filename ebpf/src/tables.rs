@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use podgate_common::{
     Address, ClassId, Config, Endpoint, EntryHandle, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey,
-    IdentityId, JIFFIES_PER_TICK, LinkAddress, Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, OpenVeth,
-    Outcome, PolicyLookup, PortPair, PortUse, Protocol, Reach, Resolver, Row, RowKey, RuleProtocol, Seen,
+    IdentityId, JIFFIES_PER_TICK, LinkAddress, Lookup, NAMES_OF_ADDRESS, NameId, OpenVeth, Outcome,
+    PolicyLookup, PortPair, PortUse, Protocol, Reach, Resolver, Row, RowKey, RuleProtocol, Seen, ServiceEnd,
     ServiceId, ServiceKey, Share, SharedSet, Spot, TableSetIndex, Tables, Timeout, TunnelPort, Tuple,
     Unreported,
 };
@@ -21,8 +21,9 @@ use crate::global::{
     enter_flow, evaluate_destination, evaluate_peer, find_everywhere, may_be_filtered, owns_address,
 };
 use crate::maps::{
-    self, ADDRESS_FILTER, ADDRESSES, ENDPOINTS, FLOWS, FRAGMENTS, HOST_GUARD, HOST_PORTS, LINK_ADDRESSES,
-    OPEN_VETHS, OWNERS, PORTS, PREFIXES, RESOLVERS, REVISION, ROWS, SERVICES, TUNNEL_PORTS, TUNNEL_SERVICES,
+    self, ADDRESS_FILTER, ADDRESSES, ENDPOINTS, FLOWS, FRAGMENTS, HOST_GUARD, HOST_PORTS, HOST_SERVICES,
+    LINK_ADDRESSES, OPEN_VETHS, OWNERS, PORTS, PREFIXES, RESOLVERS, REVISION, ROWS, SERVICES, TUNNEL_PORTS,
+    TUNNEL_SERVICES,
 };
 use crate::names::{evaluate_names, find_names};
 
@@ -53,15 +54,9 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn owner(&self, address: &Address) -> Option<u32> {
+    fn listed_owner(&self, address: &Address) -> Option<u32> {
         // SAFETY: as above.
-        unsafe { OWNERS.get(address) }.copied().filter(|owner| *owner != OTHER_NODE)
-    }
-
-    #[inline(always)]
-    fn is_node(&self, address: &Address) -> bool {
-        // SAFETY: as above.
-        matches!(unsafe { OWNERS.get(address) }, Some(&(NODE | OTHER_NODE)))
+        unsafe { OWNERS.get(address) }.copied()
     }
 
     #[inline(always)]
@@ -242,6 +237,12 @@ impl Tables for Maps {
     #[inline(always)]
     fn has_shortcut(&self) -> bool {
         wide::<{ offset_of!(Config, shortcut) }>() != 0
+    }
+
+    #[inline(always)]
+    fn host_service(&self, key: &ServiceKey) -> Option<ServiceEnd> {
+        // SAFETY: as above.
+        unsafe { HOST_SERVICES.get(key) }.copied().map(ServiceEnd::of)
     }
 
     #[inline(always)]

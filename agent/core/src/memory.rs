@@ -10,9 +10,8 @@ use std::{
 
 use podgate_common::{
     Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
-    Lookup, NAMES_OF_ADDRESS, NODE, NameId, OTHER_NODE, PolicyId, PortPair, PortUse, Protocol, Reach,
-    Resolver, Row, RowKey, RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Timeout, Timeouts,
-    TunnelPort,
+    Lookup, NAMES_OF_ADDRESS, NameId, PolicyId, PortPair, PortUse, Protocol, Reach, Resolver, Row, RowKey,
+    RuleProtocol, Seen, ServiceEnd, ServiceId, ServiceKey, TableSetIndex, Timeout, Timeouts, TunnelPort,
 };
 
 use crate::{
@@ -58,6 +57,8 @@ pub struct Memory<'a> {
     pub open_veths: RefCell<BTreeSet<u32>>,
     /// The uses of the node's own ports.
     pub host_ports: BTreeMap<(Protocol, u16), PortUse>,
+    /// Where packets to services end, at a host endpoint.
+    pub host_services: BTreeMap<ServiceKey, ServiceEnd>,
     /// Whether a change of host endpoints was not confirmed in time.
     pub host_change_is_over: Cell<bool>,
     /// Servers that resolve names for pods.
@@ -92,6 +93,7 @@ impl<'a> Memory<'a> {
             has_shortcut: Cell::new(false),
             open_veths: RefCell::default(),
             host_ports: BTreeMap::new(),
+            host_services: BTreeMap::new(),
             host_change_is_over: Cell::new(false),
             resolvers: BTreeMap::new(),
             names: names::Tree::new(&tables.names),
@@ -149,12 +151,8 @@ impl podgate_common::Tables for Memory<'_> {
         address.map_or(LinkAddress::NONE, |address| LinkAddress::new(ifindex, *address))
     }
 
-    fn owner(&self, address: &Address) -> Option<u32> {
-        self.owners.get(address).copied().filter(|owner| *owner != OTHER_NODE)
-    }
-
-    fn is_node(&self, address: &Address) -> bool {
-        matches!(self.owners.get(address), Some(&(NODE | OTHER_NODE)))
+    fn listed_owner(&self, address: &Address) -> Option<u32> {
+        self.owners.get(address).copied()
     }
 
     fn tunnel_port(&self, port: u16) -> TunnelPort {
@@ -284,6 +282,10 @@ impl podgate_common::Tables for Memory<'_> {
 
     fn has_shortcut(&self) -> bool {
         self.has_shortcut.get()
+    }
+
+    fn host_service(&self, key: &ServiceKey) -> Option<ServiceEnd> {
+        self.host_services.get(key).copied()
     }
 
     fn host_port(&self, protocol: Protocol, port: u16) -> PortUse {

@@ -232,20 +232,25 @@ impl Attacher {
         self.traced.keys()
     }
 
-    /// Where our programs are at a pod's veth. Those that are missing are attached again by the next
+    /// Where our programs of a role are at a device. Those that are missing are attached again by the next
     /// `attach`.
     ///
     /// # Errors
     ///
     /// When the kernel does not answer.
-    pub fn order(&mut self, datapath: &mut Datapath, device: &Device) -> Result<ProgramOrder> {
-        if !self.attached.contains(&(*device, DeviceRole::Pod)) {
+    pub fn order(
+        &mut self,
+        datapath: &mut Datapath,
+        device: &Device,
+        role: DeviceRole,
+    ) -> Result<ProgramOrder> {
+        if !self.attached.contains(&(*device, role)) {
             return Ok(ProgramOrder::First);
         }
-        for &program in DeviceRole::Pod.programs() {
+        for &program in role.programs() {
             let order = self.order_at(datapath, program, device)?;
             if order == ProgramOrder::Missing {
-                self.attached.remove(&(*device, DeviceRole::Pod));
+                self.attached.remove(&(*device, role));
             }
             if order != ProgramOrder::First {
                 return Ok(order);

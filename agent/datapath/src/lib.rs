@@ -55,7 +55,7 @@ pub use events::{EventRing, EventStream};
 pub use fill::ProgramTables;
 pub use flow_counters::{CounterSum, FlowCounterReader, FlowCounterWriter};
 pub use flows::{FlowTable, FlowTableReader, MappedFlows, OpenedServer};
-pub use host_maps::{HostGuardMap, HostPortTable};
+pub use host_maps::{HostGuardMap, HostTables, LeftGuard, WantedHosts};
 pub use link::{KernelReads, Linked, linked};
 pub use link_addresses::LinkAddressTable;
 pub use lock::AgentLock;

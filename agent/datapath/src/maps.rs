@@ -14,7 +14,7 @@ use podgate_common::{
 };
 
 use super::{
-    AddressFilterTable, FlowTable, HostGuardMap, HostPortTable, LinkAddressTable, MapTable, OpenVethTable,
+    AddressFilterTable, FlowTable, HostGuardMap, HostTables, LinkAddressTable, MapTable, OpenVethTable,
     PortTable, TunnelPortTable, names::NameMaps, sys,
 };
 
@@ -26,7 +26,7 @@ const MAX_PREFIXES: u32 = u32::MAX;
 pub struct BpfMaps {
     /// By ifindex.
     pub endpoints: MapTable<u32, Endpoint>,
-    /// Whose an address is: an ifindex, `NODE` or `OTHER_NODE`.
+    /// Whose an address is: an ifindex, or one for which `is_nodes` holds.
     pub owners: MapTable<Address, u32>,
     /// UDP ports at which the node takes packets in packets.
     pub tunnel_ports: TunnelPortTable,
@@ -34,8 +34,8 @@ pub struct BpfMaps {
     pub tunnel_services: MapTable<ServiceKey, u32>,
     /// Addresses of services that have no room of their own.
     pub filter: AddressFilterTable,
-    /// The uses of the node's own ports.
-    pub host_ports: HostPortTable,
+    /// What only programs at host endpoints look up.
+    pub hosts: HostTables,
     /// The deadline of an unconfirmed change of host endpoints.
     pub host_guard: HostGuardMap,
     /// Link-layer addresses of pods on bridges, by ifindex.
@@ -147,7 +147,7 @@ impl BpfMaps {
                 "services that lead to tunnels",
                 take(ebpf, "TUNNEL_SERVICES")?,
             )?,
-            host_ports: HostPortTable::taken_over(take(ebpf, "HOST_PORTS")?)?,
+            hosts: HostTables::taken_over(take(ebpf, "HOST_PORTS")?, take(ebpf, "HOST_SERVICES")?)?,
             host_guard: HostGuardMap::new(take(ebpf, "HOST_GUARD")?),
             filter: AddressFilterTable::new(descriptor(ebpf, "ADDRESS_FILTER")?),
             link_addresses: LinkAddressTable::new(&descriptor(ebpf, "LINK_ADDRESSES")?)?,

@@ -23,7 +23,7 @@ use super::{
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// Maps that outlive the agent.
-pub(super) const PINNED: [&str; 23] = [
+pub(super) const PINNED: [&str; 24] = [
     "ENDPOINTS",
     "OWNERS",
     "TUNNEL_PORTS",
@@ -39,6 +39,7 @@ pub(super) const PINNED: [&str; 23] = [
     "SERVICES",
     "REVISION",
     "HOST_PORTS",
+    "HOST_SERVICES",
     "HOST_GUARD",
     FLOWS,
     FLOW_SEED,

@@ -30,8 +30,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use podgate_common::{
-    Address, ClassId, Endpoint, EndpointState, NODE, OTHER_NODE, PolicyId, PortUse, Protocol, Resolver,
-    RuleProtocol, ServiceKey, TableSetIndex, TunnelPort,
+    Address, ClassId, Endpoint, EndpointState, PolicyId, Resolver, RuleProtocol, ServiceKey, TableSetIndex,
+    TunnelPort, is_nodes,
 };
 use podgate_core::{
     address_filter::AddressFilter,
@@ -45,7 +45,7 @@ use self::{
     stale::Stale,
     target::{MapChanges, PublishTarget, new_keys, united},
 };
-use crate::{BpfMaps, Capacity, TableSet};
+use crate::{BpfMaps, Capacity, TableSet, WantedHosts};
 
 /// The least room of a hash table. Doubling from here, a table is rebuilt a handful of times in its life.
 const MIN_CAPACITY: u32 = 4_096;
@@ -61,13 +61,12 @@ pub struct EndpointEntry {
     pub master: u32,
 }
 
-/// The veths of a node, by ifindex, and whose each address is (0: the node's own,
-/// [`podgate_common::OTHER_NODE`]: another node's).
+/// The veths of a node, by ifindex, and whose each address is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// By ifindex.
     pub endpoints: BTreeMap<u32, EndpointEntry>,
-    /// Whose an address is: an ifindex, `NODE` or `OTHER_NODE`.
+    /// Whose an address is: an ifindex, or one for which [`is_nodes`] holds.
     pub owners: BTreeMap<IpAddr, u32>,
     /// UDP ports at which tunnels of nodes listen.
     pub tunnel_ports: BTreeMap<u16, TunnelPort>,
@@ -76,8 +75,8 @@ pub struct Wanted {
     pub tunnel_services: BTreeSet<ServiceKey>,
     /// The addresses of these services where there are more than have room.
     pub tunnel_filter: AddressFilter,
-    /// The uses of the node's own ports, where it has host endpoints.
-    pub host_ports: BTreeMap<(Protocol, u16), PortUse>,
+    /// What only devices with host endpoints look up.
+    pub hosts: WantedHosts,
     /// Servers of which pods' replies are believed.
     pub resolvers: BTreeMap<ServiceKey, Resolver>,
     /// By ifindex, of the veths that are ports of bridges: the link-layer addresses that their pods were
@@ -300,11 +299,11 @@ impl Current {
         maps.owners.put_all(&owners)?;
         maps.tunnel_ports.add(&wanted.tunnel_ports)?;
         maps.link_addresses.set_all(&wanted.link_addresses);
-        maps.host_ports.set_all(&wanted.host_ports)?;
+        maps.hosts.add(&wanted.hosts)?;
         // 3.
         let mut endpoints: BTreeMap<u32, Endpoint> =
             wanted.endpoints.iter().map(|(&at, entry)| (at, self.endpoint(entry, &ids, flags))).collect();
-        let of_pods = wanted.owners.iter().rev().filter(|(_, owner)| ![NODE, OTHER_NODE].contains(owner));
+        let of_pods = wanted.owners.iter().rev().filter(|(_, owner)| !is_nodes(**owner));
         for (&address, ifindex) in of_pods {
             // Of several in one family the lowest stays.
             if let Some(endpoint) = endpoints.get_mut(ifindex) {
@@ -356,6 +355,7 @@ impl Current {
         maps.owners.keep(&owners)?;
         maps.tunnel_ports.set_all(&wanted.tunnel_ports)?;
         maps.tunnel_services.keep(&tunnel_services)?;
+        maps.hosts.keep(&wanted.hosts)?;
         maps.endpoints.keep(&endpoints)?;
         maps.filter.keep(filters)?;
         names::tidy(maps, tables, wanted, &held_names)?;

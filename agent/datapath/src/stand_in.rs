@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, io, net::IpAddr, path::Path, time::Instant};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData, MapError};
-use podgate_common::{Address, Endpoint, EndpointState, NODE, OTHER_NODE};
+use podgate_common::{Address, Endpoint, EndpointState, is_nodes};
 
 use super::{
     Attacher, Device, DeviceRole, HookKind, Pins,
@@ -107,7 +107,7 @@ fn forget_owners(pins: &Pins, interface: &NewInterface<'_>) -> Result<()> {
             Err(MapError::KeyNotFound) => continue,
             Err(error) => return Err(error).context("cannot read whose its addresses are"),
         };
-        if ![NODE, OTHER_NODE, interface.ifindex].contains(&owner) && !is_there(owner) {
+        if !is_nodes(owner) && owner != interface.ifindex && !is_there(owner) {
             absent_is_fine(owners.remove(&address)).context("cannot free its address")?;
         }
     }

@@ -11,6 +11,10 @@ pub struct HostCounts {
     pub unconfirmed: usize,
     /// The last change was undone: the policies of before are enforced.
     pub undone: usize,
+    /// Their policies are not enforced: programs are missing there, or come after others; or they have no
+    /// device.
+    #[serde(default)]
+    pub unenforced: usize,
 }
 
 impl HostCounts {

@@ -31,7 +31,7 @@ fn status_and_endpoints_have_a_fixed_form() {
             ],
         }],
         "endpoints": {"identified": 2, "pending": 1, "unmanaged": 0},
-        "host_endpoints": {"enforced": 1, "unconfirmed": 0, "undone": 1},
+        "host_endpoints": {"enforced": 1, "unconfirmed": 0, "undone": 1, "unenforced": 0},
         "policies": 3, "revision": 7,
         "latency": {"buckets": [{"milliseconds": 50, "count": 2}], "count": 3, "sum_microseconds": 70500},
         "tables": [{"name": "flows", "entries": 10, "capacity": 262144}],

@@ -75,8 +75,10 @@ fn text(status: &Status) -> String {
         ),
     );
     if *host_endpoints != HostCounts::default() {
-        let HostCounts { enforced, unconfirmed, undone } = host_endpoints;
-        let text = format!("{enforced} enforced, {unconfirmed} unconfirmed, {undone} undone");
+        let HostCounts { enforced, unconfirmed, undone, unenforced } = host_endpoints;
+        let text = format!(
+            "{enforced} enforced, {unconfirmed} unconfirmed, {undone} undone, {unenforced} not enforced"
+        );
         fact("host endpoints", text);
     }
     if holds.long > 0 {
@@ -233,7 +235,7 @@ node            n1
 version         0.1.0
 uptime          60 s
 endpoints       2 identified, 1 pending, 0 unmanaged
-host endpoints  1 enforced, 0 unconfirmed, 1 undone
+host endpoints  1 enforced, 0 unconfirmed, 1 undone, 0 not enforced
 policies        3
 revision        7
 latency         at most 50 ms for half of 3 changes, longer than measured for all

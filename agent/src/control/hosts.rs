@@ -3,8 +3,8 @@
 //! In: the cluster and the node's devices. Out: the rule sets of each device, and what is reported of it. The
 //! guard (`guard`) decides when a change of them counts.
 
-mod closing;
 mod guard;
+mod services;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,25 +15,25 @@ use std::{
 
 use anyhow::Result;
 use ipnet::IpNet;
-use podgate_common::{Direction, EndpointState, HostKey, PortUse, Protocol};
+use podgate_common::{Direction, EndpointState, HostKey, PortUse};
 use podgate_core::{
     compiler::{CompiledTables, Subject},
-    model::{Cluster, FailsafePorts, HostDevices, HostEndpoint, HostTraffic, Name, ObjectName, Pod, Proxy},
+    model::{Cluster, FailsafePorts, HostDevices, HostEndpoint, HostTraffic, Name, ObjectName, Pod},
     policy_walk::OrderedPolicies,
 };
 use podgate_datapath::{
-    Device, DeviceRole,
+    Device, DeviceRole, ProgramOrder,
     network::{Link, Network},
     publisher::{EndpointEntry, Wanted},
 };
 
-use self::guard::HostChange;
-use super::{Reconciler, attaching::ways_out};
+use self::{guard::HostChange, services::HostServices};
+use super::{Reconciler, attaching::ways_out, wanted::heard_by_node};
 use crate::{
     endpoints::Endpoints,
     options::AgentOptions,
     reachability::ReachabilityProbe,
-    snapshot::{AppliedPolicies, EnforcedHost},
+    snapshot::{AppliedPolicies, EnforcedHost, HostState},
 };
 
 /// How host endpoints are enforced.
@@ -79,10 +79,15 @@ pub(super) struct Hosts {
     /// The rule sets that were confirmed last.
     confirmed: HostRuleSets,
     change: HostChange,
-    /// The tables of the last pass.
-    tables: Option<CompiledTables>,
+    /// What an earlier agent has left was looked at.
+    has_begun: bool,
+    services: HostServices,
     /// The devices as the last pass left them.
     enforced: Vec<EnforcedHost>,
+    /// Host endpoints of this node that no device has.
+    unplaced: Vec<HostEndpoint>,
+    /// Why programs are not at a device, or not before those of others, by ifindex.
+    obstacles: BTreeMap<u32, String>,
 }
 
 impl Hosts {
@@ -92,6 +97,7 @@ impl Hosts {
         let of_node = cluster.calico.host_endpoints().filter(|host| host.node == *node);
         let hosts: Vec<&HostEndpoint> = of_node.collect();
         self.devices.clear();
+        self.unplaced.clear();
         if hosts.is_empty() {
             return;
         }
@@ -111,6 +117,9 @@ impl Hosts {
             let host = HostEndpoint::clone(host);
             self.devices.insert(device.ifindex, HostDevice { device, name, bare_ip, host });
         }
+        let has_device = |host: &HostEndpoint| self.devices.values().any(|it| it.host.name == host.name);
+        let unplaced = hosts.into_iter().filter(|host| !has_device(host));
+        self.unplaced = unplaced.filter(|host| host.devices != HostDevices::Every).cloned().collect();
     }
 
     /// The ends that policies are compiled for.
@@ -141,11 +150,11 @@ impl Hosts {
 
     /// Adds the entries of host endpoints, those that count before a change, and the uses of the node's
     /// ports.
-    fn want(&self, wanted: &mut Wanted, cluster: &Cluster, is_begun: bool) {
+    fn want(&self, wanted: &mut Wanted, is_begun: bool) {
         let (now, before) = match &self.change {
             HostChange::Pending { from, to, .. } if is_begun => (to, Some(from)),
             HostChange::Pending { from, .. } => (&self.confirmed, Some(from)),
-            // Until the guard is disarmed, programs read the entries of before.
+            // The deadline has passed: programs read the entries of before.
             HostChange::Undone { .. } => (&self.confirmed, Some(&self.confirmed)),
             HostChange::None => (&self.confirmed, None),
         };
@@ -167,14 +176,11 @@ impl Hosts {
         let FailsafePorts { inbound, outbound } = &self.options.failsafe;
         for (ports, of) in [(inbound, PortUse::FAILSAFE_IN), (outbound, PortUse::FAILSAFE_OUT)] {
             for port in ports {
-                let known = wanted.host_ports.entry(*port).or_default();
+                let known = wanted.hosts.ports.entry(*port).or_default();
                 *known = known.union(of);
             }
         }
-        for port in node_ports(cluster) {
-            let known = wanted.host_ports.entry(port).or_default();
-            *known = known.union(PortUse::OF_SERVICE);
-        }
+        wanted.hosts.services.clone_from(&self.services.ends);
     }
 }
 
@@ -193,6 +199,10 @@ impl Reconciler {
     pub(super) fn find_hosts(&mut self, cluster: &Cluster, network: &Network, endpoints: &Endpoints) {
         let node = self.node.clone();
         self.hosts.find(cluster, &node, network, endpoints);
+        if !self.hosts.devices.is_empty() {
+            let heard = heard_by_node(network).filter(|address| !endpoints.own_addresses.contains(address));
+            self.hosts.services.find(cluster, &endpoints.own_addresses, heard.collect());
+        }
     }
 
     /// The pods to compile for, and the ends of host endpoints.
@@ -202,18 +212,52 @@ impl Reconciler {
         subjects
     }
 
-    pub(super) fn want_hosts(&self, wanted: &mut Wanted, cluster: &Cluster, is_begun: bool) {
-        self.hosts.want(wanted, cluster, is_begun);
+    pub(super) fn want_hosts(&self, wanted: &mut Wanted, is_begun: bool) {
+        self.hosts.want(wanted, is_begun);
     }
 
-    /// The devices with host endpoints, as they are enforced.
+    /// The devices with host endpoints, as they are enforced, and host endpoints without a device.
     pub fn enforced_hosts(&self, revision: u32) -> Vec<EnforcedHost> {
-        self.hosts.enforced.iter().map(|host| EnforcedHost { revision, ..host.clone() }).collect()
+        let enforced = self.hosts.enforced.iter().map(|host| {
+            let unenforced = self.hosts.obstacles.get(&host.ifindex).cloned();
+            EnforcedHost { revision, unenforced, ..host.clone() }
+        });
+        enforced.chain(self.hosts.unplaced.iter().map(without_device)).collect()
+    }
+
+    /// Looks for programs that others have taken away or put before those of host endpoints. Out: whether
+    /// there must be a pass, and whether there is something else to report.
+    pub(super) fn attend_hosts(&mut self) -> (bool, bool) {
+        let mut pass = false;
+        let before = self.hosts.obstacles.clone();
+        for HostDevice { device, name, bare_ip, .. } in self.hosts.devices.values() {
+            match self.attacher.order(&mut self.datapath, device, role(*bare_ip)) {
+                Ok(ProgramOrder::First) if self.attacher.has(device, role(*bare_ip)) => {
+                    self.hosts.obstacles.remove(&device.ifindex);
+                }
+                Ok(ProgramOrder::First) => pass = true,
+                Ok(ProgramOrder::Behind(other)) => {
+                    let why =
+                        format!("{other} comes before podgate's program at {name} and can end the chain");
+                    self.hosts.obstacles.insert(device.ifindex, why);
+                }
+                Ok(ProgramOrder::Missing) => {
+                    tracing::warn!(interface = %name, "the program was detached by somebody else");
+                    pass = true;
+                }
+                Err(error) => tracing::debug!(interface = %name, "{error:#}"),
+            }
+        }
+        let new = self.hosts.obstacles.iter().filter(|(at, why)| before.get(at) != Some(*why));
+        new.for_each(|(_, why)| tracing::warn!("a host endpoint is not enforced: {why}"));
+        (pass, before != self.hosts.obstacles)
     }
 
     /// Notes the state of each device for `status` and `endpoints`.
     pub(super) fn note_hosts(&mut self, cluster: &Cluster, network: &Network) {
         let state = self.hosts.state();
+        let devices = &self.hosts.devices;
+        self.hosts.obstacles.retain(|ifindex, _| devices.contains_key(ifindex));
         if self.hosts.devices.is_empty() {
             self.hosts.enforced.clear();
             return;
@@ -233,6 +277,7 @@ impl Reconciler {
                 ingress,
                 egress,
                 revision: 0,
+                unenforced: None,
             }
         });
         self.hosts.enforced = hosts.collect();
@@ -242,12 +287,21 @@ impl Reconciler {
     pub(super) fn attach_hosts(&mut self, links: &BTreeMap<Device, &Link>) -> Result<()> {
         let mut wanted = BTreeSet::new();
         for HostDevice { device, name, bare_ip, .. } in self.hosts.devices.values() {
-            let role = if *bare_ip { DeviceRole::HostEndpointBare } else { DeviceRole::HostEndpoint };
             wanted.insert(*device);
-            match self.attacher.attach(&mut self.datapath, role, device, name) {
-                Ok(true) => tracing::info!(interface = %name, "attached for its host endpoint"),
+            match self.attacher.attach(&mut self.datapath, role(*bare_ip), device, name) {
+                Ok(true) => {
+                    tracing::info!(interface = %name, "attached for its host endpoint");
+                    self.hosts.obstacles.remove(&device.ifindex);
+                }
                 Ok(false) => {}
-                Err(error) => tracing::error!(interface = %name, "{error:#}"),
+                Err(error) => {
+                    let why = format!("{name}: {error:#}");
+                    // It is tried again and again.
+                    if self.hosts.obstacles.get(&device.ifindex) != Some(&why) {
+                        tracing::error!("a host endpoint is not enforced: {why}");
+                    }
+                    self.hosts.obstacles.insert(device.ifindex, why);
+                }
             }
         }
         let others = links.keys().filter(|device| !wanted.contains(device)).copied();
@@ -259,9 +313,28 @@ fn has_any(link: &Link, addresses: &[IpAddr]) -> bool {
     link.addresses.iter().any(|net| addresses.contains(&net.addr()))
 }
 
-/// Ports of the node's addresses that kube-proxy leads to services.
-fn node_ports(cluster: &Cluster) -> impl Iterator<Item = (Protocol, u16)> {
-    let services = cluster.services.values().filter(|service| service.proxy == Proxy::KubeProxy);
-    let ports = services.flat_map(|service| &service.ports);
-    ports.filter_map(|port| Some((port.protocol, port.node_port?)))
+const fn role(bare_ip: bool) -> DeviceRole {
+    if bare_ip { DeviceRole::HostEndpointBare } else { DeviceRole::HostEndpoint }
+}
+
+fn without_device(host: &HostEndpoint) -> EnforcedHost {
+    let unenforced = match &host.devices {
+        HostDevices::Named(name) => {
+            format!("this node has no device {name}, or another host endpoint has it")
+        }
+        HostDevices::Every | HostDevices::WithAddress => {
+            "no device of this node has its expectedIPs, or another host endpoint has it".to_owned()
+        }
+    };
+    EnforcedHost {
+        name: host.end(HostTraffic::Local).name.clone(),
+        interface: Name::default(),
+        ifindex: 0,
+        addresses: host.local.addresses.to_vec(),
+        state: HostState::Enforced,
+        ingress: AppliedPolicies::default(),
+        egress: AppliedPolicies::default(),
+        revision: 0,
+        unenforced: Some(unenforced),
+    }
 }

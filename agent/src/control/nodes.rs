@@ -9,7 +9,7 @@ use std::{
     net::IpAddr,
 };
 
-use podgate_common::{MAX_TUNNEL_SERVICES, NODE, OTHER_NODE, TunnelPort};
+use podgate_common::{HEARD_BY_NODE, MAX_TUNNEL_SERVICES, NODE, OTHER_NODE, TunnelPort};
 use podgate_core::{model::Cluster, tunnels::TunnelServices};
 use podgate_datapath::publisher::Wanted;
 
@@ -48,9 +48,10 @@ impl Nodes {
         if self.is_of(cluster) && self.own == *own && self.heard == heard && self.ports == ports {
             return;
         }
-        let others = cluster.nodes.values().flat_map(|node| &node.addresses).chain(&heard);
+        let others = cluster.nodes.values().flat_map(|node| &node.addresses);
         let owners: BTreeMap<IpAddr, u32> = others
             .map(|address| (*address, OTHER_NODE))
+            .chain(heard.iter().map(|address| (*address, HEARD_BY_NODE)))
             .chain(own.iter().map(|address| (*address, NODE)))
             .collect();
         let addresses = owners.keys().copied().collect();
@@ -116,7 +117,7 @@ mod tests {
             let own = own.iter().map(|address| ip(address)).collect();
             nodes.find(cluster, &own, BTreeSet::from([ip(HEARD)]), ports.iter().copied());
             let wanted = nodes.wanted();
-            assert_eq!(wanted.owners.get(&ip(HEARD)), Some(&OTHER_NODE));
+            assert_eq!(wanted.owners.get(&ip(HEARD)), Some(&HEARD_BY_NODE));
             assert!(own.iter().all(|address| wanted.owners.get(address) == Some(&NODE)));
             (wanted.tunnel_services.len(), wanted.tunnel_ports.contains_key(&9_000))
         };

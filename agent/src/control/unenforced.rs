@@ -14,7 +14,7 @@ use podgate_core::{
     model::{Cluster, ObjectName, Pod},
     policy_walk::OrderedPolicies,
 };
-use podgate_datapath::{ProgramOrder, network::device_kind};
+use podgate_datapath::{DeviceRole, ProgramOrder, network::device_kind};
 
 use super::Reconciler;
 use crate::{
@@ -91,7 +91,9 @@ impl Reconciler {
         pass |= self.hosts.note_answers(now);
         let found = self.find_unenforced(cluster, cni, &mut pass);
         let (changed, new) = self.unenforced.follow(found, now);
-        let changed = self.look_for_obstacles() || changed;
+        let (hosts_pass, hosts_changed) = self.attend_hosts();
+        pass |= hosts_pass;
+        let changed = self.look_for_obstacles() || changed || hosts_changed;
         Attention { pass, changed, new }
     }
 
@@ -126,7 +128,7 @@ impl Reconciler {
                         *pass = true;
                         Some((UnenforcedReason::AttachRefused, error.clone()))
                     } else {
-                        match self.attacher.order(&mut self.datapath, &device) {
+                        match self.attacher.order(&mut self.datapath, &device, DeviceRole::Pod) {
                             Ok(ProgramOrder::First) => None,
                             Ok(ProgramOrder::Behind(other)) => Some((
                                 UnenforcedReason::ForeignProgram,

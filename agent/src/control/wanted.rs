@@ -54,7 +54,7 @@ pub(super) fn wanted(
 /// Addresses that are not the node's own and that its sockets hear all the same: broadcasts on its links, of
 /// which Linux takes the first address for one, too (`fib_add_ifaddr` in net/ipv4/fib_frontend.c), and all
 /// that are on a link at all.
-fn heard_by_node(network: &Network) -> impl Iterator<Item = IpAddr> {
+pub(super) fn heard_by_node(network: &Network) -> impl Iterator<Item = IpAddr> {
     let on_links = network.links.values().flat_map(|link| &link.addresses);
     on_links.flat_map(|net| {
         let broadcasts = match net {

@@ -112,6 +112,7 @@ pub(super) fn families(status: &Status, hits: &HitReport, observed: &Observed) -
         ("enforced", host_endpoints.enforced),
         ("unconfirmed", host_endpoints.unconfirmed),
         ("undone", host_endpoints.undone),
+        ("unenforced", host_endpoints.unenforced),
     ] {
         families.sample(&[("state", state)], count);
     }

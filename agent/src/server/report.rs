@@ -126,8 +126,10 @@ fn counts(snapshot: &Snapshot) -> EndpointCounts {
 }
 
 fn host_counts(snapshot: &Snapshot) -> HostCounts {
-    let count = |state| snapshot.hosts.iter().filter(|host| host.state == state).count();
+    let enforced = || snapshot.hosts.iter().filter(|host| host.unenforced.is_none());
+    let count = |state| enforced().filter(|host| host.state == state).count();
     HostCounts {
+        unenforced: snapshot.hosts.len() - enforced().count(),
         enforced: count(HostState::Enforced),
         unconfirmed: count(HostState::Unconfirmed),
         undone: count(HostState::Undone),
@@ -195,7 +197,8 @@ fn endpoint(interface: &EnforcedInterface) -> EndpointStatus {
 }
 
 fn host_endpoint(host: &EnforcedHost) -> EndpointStatus {
-    let EnforcedHost { name, interface, ifindex, addresses, state, ingress, egress, revision } = host;
+    let EnforcedHost { name, interface, ifindex, addresses, state, ingress, egress, revision, unenforced } =
+        host;
     EndpointStatus {
         pod: Some(name.to_string()),
         interface: interface.to_string(),
@@ -209,7 +212,7 @@ fn host_endpoint(host: &EnforcedHost) -> EndpointStatus {
         ingress: isolation(ingress),
         egress: isolation(egress),
         revision: *revision,
-        unenforced: None,
+        unenforced: unenforced.clone(),
         shortcut: None,
     }
 }

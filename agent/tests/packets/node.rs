@@ -8,9 +8,10 @@ use std::{
 };
 
 use podgate_common::{
-    Address, Direction, Endpoint, Flow, FlowCounter, FlowEvent, FlowKey, FragmentKey, Hook, NODE, OTHER_NODE,
-    Outcome, Packet, PortPair, Scratch, Seen, Stream, decide, decide_on_wire,
+    Address, Direction, Endpoint, Flow, FlowCounter, FlowEvent, FlowKey, FragmentKey, Hook, NODE, Outcome,
+    Packet, PortPair, Scratch, Seen, Stream, decide, decide_on_wire,
     frames::{BareIp, Frame},
+    is_nodes,
 };
 use podgate_core::{
     compiler::{CompiledTables, Incremental},
@@ -163,7 +164,7 @@ impl Node {
             let is_by_right = || {
                 let now = self.wanted.owners.get(&client.into());
                 let is_lost = before.owners.get(&client.into()) == Some(&flow.client_if);
-                let is_pods = now.is_some_and(|owner| ![NODE, OTHER_NODE].contains(owner));
+                let is_pods = now.is_some_and(|owner| !is_nodes(*owner));
                 flow.client_if == NODE
                     || now == Some(&flow.client_if)
                     || world.veths.contains_key(&flow.client_if) && !is_lost && !is_pods

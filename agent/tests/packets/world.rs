@@ -7,7 +7,7 @@ use std::{
 };
 
 use podgate_common::{
-    EndpointState, NODE, OTHER_NODE, Protocol, Resolver, ServiceKey, TunnelPort, frames::MAC,
+    EndpointState, NODE, OTHER_NODE, Protocol, Resolver, ServiceKey, TunnelPort, frames::MAC, is_nodes,
 };
 use podgate_core::{
     compiler::{self, CompileInput, CompiledTables, Incremental, RuleSet, Subject},
@@ -18,7 +18,10 @@ use podgate_core::{
     },
     tunnels::TunnelServices,
 };
-use podgate_datapath::publisher::{EndpointEntry, Wanted};
+use podgate_datapath::{
+    WantedHosts,
+    publisher::{EndpointEntry, Wanted},
+};
 
 mod host;
 mod rules;
@@ -366,7 +369,7 @@ impl World {
         let bridged = self.veths.iter().filter(|(_, veth)| veth.master != 0);
         let link_addresses =
             bridged.filter_map(|(ifindex, veth)| Some((*ifindex, veth.link_address?))).collect();
-        let nodes = owners.iter().filter(|(_, owner)| [NODE, OTHER_NODE].contains(owner));
+        let nodes = owners.iter().filter(|(_, owner)| is_nodes(**owner));
         let nodes = nodes.map(|(address, _)| *address).collect();
         let services = TunnelServices::of(&self.cluster, &TUNNEL_PORTS.into(), &nodes, self.room_for_tunnels);
         let of_nodes = TUNNEL_PORTS.into_iter().chain(services.node_ports);
@@ -383,7 +386,7 @@ impl World {
             tunnel_filter: services.filter,
             resolvers: self.resolvers.clone(),
             link_addresses,
-            host_ports: BTreeMap::new(),
+            hosts: WantedHosts::default(),
         }
     }
 }

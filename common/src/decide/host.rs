@@ -17,8 +17,12 @@ use super::{
     is_alive,
 };
 use crate::{
-    Direction, Endpoint, Headers, Hook, HostKey, Outcome, Packet, PacketKind, PortUse, Protocol, Reach,
-    Scratch, Seen, Tables, TunnelPort, Tuple, packet::forget, parse, protocol::number,
+    Address, Direction, Endpoint, HEARD_BY_NODE, Headers, Hook, HostKey, OTHER_NODE, Outcome, Packet,
+    PacketKind, PortUse, Protocol, Reach, Scratch, Seen, ServiceEnd, ServiceKey, Tables, TunnelPort, Tuple,
+    is_nodes,
+    packet::{discovery, forget},
+    parse,
+    protocol::number,
     scratch::SideEvaluation,
 };
 
@@ -47,7 +51,17 @@ pub fn decide_at_host<T: Tables>(
     let readable = match kind {
         PacketKind::Flow | PacketKind::FirstFragment => true,
         PacketKind::LaterFragment => recall_ports(&mut scratch.headers, tables),
-        PacketKind::Arp | PacketKind::Neighbour => return None,
+        PacketKind::Arp => return None,
+        PacketKind::Neighbour
+            if is_local(scratch, false, tables) || discovery::has_not_been_forwarded(packet) =>
+        {
+            return None;
+        }
+        // Routers forward none: it is an ICMPv6 packet like any other.
+        PacketKind::Neighbour => {
+            scratch.headers.take_for_connection();
+            true
+        }
         PacketKind::Related => return related(packet, scratch, tables),
         PacketKind::Unreadable => {
             if is_other_than_ip(packet) {
@@ -59,14 +73,11 @@ pub fn decide_at_host<T: Tables>(
     if !readable {
         return closed(scratch, Outcome::Fragment, tables);
     }
-    if !connection(packet, scratch, tables) {
-        return None;
-    }
-    let outcome = enter(scratch, tables);
-    if scratch.headers.is_first_fragment() && outcome.passes() {
+    let outcome = connection(packet, scratch, tables).then(|| enter(scratch, tables));
+    if scratch.headers.is_first_fragment() && outcome.is_none_or(Outcome::passes) {
         remember_ports(scratch, tables);
     }
-    Some(outcome)
+    outcome
 }
 
 /// Whether the kernel hands the frame to another protocol than IP. VLAN tags do not count: the kernel removes
@@ -99,7 +110,7 @@ fn related<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) -
         Direction::Ingress => quoted.reversed(),
         Direction::Egress => *quoted,
     };
-    let is_local = tables.owner(&received.destination) == Some(NODE);
+    let is_local = has_owner(&received.destination, NODE, tables);
     lookup.turn_to(quoted);
     lookup.key = lookup.key.at_host();
     let found = tables.flow(lookup, Reach::Everywhere).is_some();
@@ -107,6 +118,14 @@ fn related<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) -
         || is_local && packet.has_connection(&received)
     {
         return Some(Outcome::Related);
+    }
+    // Of what tunnels carry there is no entry.
+    let other = match direction {
+        Direction::Ingress => quoted.destination,
+        Direction::Egress => quoted.source,
+    };
+    if is_node_tunnel(quoted, &other, tables) {
+        return None;
     }
     *quoted = Tuple {
         source: *sender,
@@ -131,21 +150,43 @@ fn endpoint<T: Tables>(scratch: &mut Scratch, is_local: bool, tables: &T) -> End
 
 /// Whether the packet belongs to one of the node's own processes.
 ///
-/// An incoming packet does if its destination is an address of the node or a multicast or broadcast address;
-/// a node port leads elsewhere. An outgoing packet does if it entered the node by no device, except for
-/// packets that the kernel makes in the name of a pod.
+/// An incoming packet does if the node takes packets at its destination, and no service leads it elsewhere.
+/// An outgoing packet does if it entered the node by no device, except for packets that the kernel makes in
+/// the name of a pod.
 #[inline(always)]
 fn is_local<T: Tables>(scratch: &Scratch, has_ports: bool, tables: &T) -> bool {
     let tuple = &scratch.headers.tuple;
     match scratch.hook.direction {
-        Direction::Ingress => {
-            let is_own = tuple.destination.is_for_many() || tables.owner(&tuple.destination) == Some(NODE);
-            is_own && !(has_ports && host_port(tuple, tables).has(PortUse::OF_SERVICE))
-        }
+        Direction::Ingress => ends_here(tuple, has_ports, tables),
         Direction::Egress => {
-            forget(&scratch.ingress_ifindex) == NODE
-                && tables.owner(&tuple.source).is_none_or(|owner| owner == NODE)
+            let is_pods = owner_fulfils(&tuple.source, |owner| !is_nodes(owner), tables);
+            forget(&scratch.ingress_ifindex) == NODE && !is_pods
         }
+    }
+}
+
+/// Whether an incoming packet ends at one of the node's own processes. kube-proxy translates its destination
+/// only behind this device.
+#[inline(never)]
+fn ends_here<T: Tables>(tuple: &Tuple, has_ports: bool, tables: &T) -> bool {
+    let destination = tuple.destination;
+    if destination.is_for_many() {
+        return true;
+    }
+    let (is_heard, address) = match tables.listed_owner(&destination).unwrap_or(OTHER_NODE) {
+        // Whatever addresses a service claims, only its node ports count there.
+        NODE => (true, destination.unspecified()),
+        HEARD_BY_NODE => (true, destination),
+        OTHER_NODE => (false, destination),
+        _ => return false,
+    };
+    let key = match Protocol::try_from(tuple.protocol) {
+        Ok(protocol) if has_ports => ServiceKey::new(address, protocol, tuple.destination_port),
+        _ => ServiceKey::of_address(address),
+    };
+    match tables.host_service(&key) {
+        Some(end) => matches!(end, ServiceEnd::Node),
+        None => is_heard,
     }
 }
 
@@ -157,19 +198,38 @@ fn host_port<T: Tables>(tuple: &Tuple, tables: &T) -> PortUse {
     }
 }
 
-/// Whether it is a tunnel's packet between this node and another one.
+/// Whether it is a packet of a tunnel between this node and `other`, another one.
 #[inline(never)]
-fn is_node_tunnel<T: Tables>(scratch: &Scratch, tables: &T) -> bool {
-    let Tuple { source, destination, protocol, destination_port, .. } = scratch.headers.tuple;
-    let other = match scratch.hook.direction {
-        Direction::Ingress => source,
-        Direction::Egress => destination,
+fn is_node_tunnel<T: Tables>(tuple: &Tuple, other: &Address, tables: &T) -> bool {
+    let is_of_tunnel = match tuple.protocol {
+        number::UDP => tables.tunnel_port(tuple.destination_port).has(TunnelPort::OF_NODES),
+        protocol => may_carry_packets(protocol),
     };
-    let is_of_tunnel = match protocol {
-        number::UDP => tables.tunnel_port(destination_port).has(TunnelPort::OF_NODES),
-        _ => may_carry_packets(protocol),
-    };
-    is_of_tunnel && tables.is_node(&other) && tables.owner(&other) != Some(NODE)
+    is_of_tunnel && has_owner(other, OTHER_NODE, tables)
+}
+
+#[inline(always)]
+fn has_owner<T: Tables>(address: &Address, owner: u32, tables: &T) -> bool {
+    owner_fulfils(address, |found| found == owner, tables)
+}
+
+/// Whether an address is listed with an owner for which this holds.
+#[inline(always)]
+fn owner_fulfils<T: Tables>(address: &Address, holds: impl Fn(u32) -> bool, tables: &T) -> bool {
+    match tables.listed_owner(address) {
+        // Read again: else the compiler compares first, also what is not there.
+        Some(found) => holds(forget(&found)),
+        None => false,
+    }
+}
+
+/// The end of a connection that is not on this side of the device.
+#[inline(always)]
+const fn peer(tuple: &Tuple, direction: Direction) -> Address {
+    match direction {
+        Direction::Ingress => tuple.source,
+        Direction::Egress => tuple.destination,
+    }
 }
 
 /// Evaluates a packet of a connection. The outcome is in `evaluation`; false: there is none.
@@ -213,6 +273,11 @@ fn connection<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T
     let goes_on = found.is_some() && from_client && matches!(direction, Direction::Egress);
     let entered = (flow.server_if, flow.server_revision);
     evaluation.entry.open(&scratch.hook, source_is_low, now);
+    let entered_by = forget(&scratch.ingress_ifindex);
+    if matches!(direction, Direction::Egress) && entered_by != NODE {
+        // In the share of whoever has sent it, so that no pod uses up the node's own.
+        evaluation.entry.client_if = entered_by;
+    }
     if goes_on {
         (evaluation.entry.server_if, evaluation.entry.server_revision) = entered;
     }
@@ -258,15 +323,12 @@ fn evaluate<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) 
         // the node has masqueraded.
         let is_awaited = is_local
             || endpoint.is_asked(direction.other())
-            || matches!(direction, Direction::Egress) && tables.owner(&tuple.source) == Some(NODE);
+            || matches!(direction, Direction::Egress) && has_owner(&tuple.source, NODE, tables);
         *outcome = if is_local { Outcome::NotIsolated } else { Outcome::Established };
-        return is_awaited && (is_local || !is_node_tunnel(scratch, tables));
+        return is_awaited && (is_local || !is_node_tunnel(tuple, &peer(tuple, direction), tables));
     }
     *is_closed = endpoint.policy(direction).isolates();
-    let peer = match direction {
-        Direction::Ingress => tuple.source,
-        Direction::Egress => tuple.destination,
-    };
+    let peer = peer(tuple, direction);
     policy_lookup.direction = direction;
     policy_lookup.policy = endpoint.policy(direction);
     let mut verdict = if endpoint.policy(direction).isolates() {
@@ -286,7 +348,7 @@ fn evaluate<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) 
             verdict = Outcome::WouldDeny;
         }
     }
-    if !verdict.passes() && is_node_tunnel(scratch, tables) {
+    if !verdict.passes() && is_node_tunnel(tuple, &peer, tables) {
         return false;
     }
     scratch.evaluation.enters &= verdict.passes();

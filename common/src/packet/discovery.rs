@@ -20,9 +20,11 @@ pub(crate) mod kind {
     pub(crate) const LISTENER_REPORT_V2: u8 = 143;
 }
 
-/// Places in the frame.
+/// Places in the frame, and in the IPv6 header.
 const SOURCE_MAC: usize = 6;
-const LENGTH_TO_HOP_LIMIT: usize = ETHERNET_HEADER + 4;
+const LENGTH_TO_HOP_LIMIT: usize = 4;
+/// The greatest hop limit.
+const ON_LINK: u8 = 255;
 const PLAIN: usize = ETHERNET_HEADER + 40;
 /// As the header after IPv6's own.
 const HOP_BY_HOP: u8 = 0;
@@ -98,15 +100,24 @@ pub(crate) fn read(packet: &impl Packet, headers: &Headers, direction: Direction
 
 /// Of an IPv6 packet.
 #[inline(always)]
-pub(crate) fn hop_limit(packet: &impl Packet) -> Option<u8> {
-    let [_, _, _, hop_limit] = packet.read::<4>(LENGTH_TO_HOP_LIMIT)?;
+pub(crate) fn hop_limit<P: Packet>(packet: &P) -> Option<u8> {
+    let [_, _, _, hop_limit] = packet.read::<4>(P::LINK_HEADER + LENGTH_TO_HOP_LIMIT)?;
     Some(hop_limit)
+}
+
+/// Whether an IPv6 packet comes from this link: with any other hop limit, receivers take no neighbour
+/// discovery (RFC 4861, 3.1).
+#[inline(always)]
+pub(crate) fn has_not_been_forwarded(packet: &impl Packet) -> bool {
+    hop_limit(packet) == Some(ON_LINK)
 }
 
 /// Padded by one option or by two (RFC 2711, RFC 8200, 4.2). Other headers may have the same bytes.
 #[inline(always)]
 fn has_router_alert(packet: &impl Packet) -> bool {
-    let Some([_, _, HOP_BY_HOP, _]) = packet.read::<4>(LENGTH_TO_HOP_LIMIT) else { return false };
+    let Some([_, _, HOP_BY_HOP, _]) = packet.read::<4>(ETHERNET_HEADER + LENGTH_TO_HOP_LIMIT) else {
+        return false;
+    };
     // As a place that the compiler does not know: what it concludes about the packet's length the verifier
     // does not.
     matches!(packet.read::<8>(forget(&PLAIN)), Some([58, 0, 5, 2, 0, 0, 0 | 1, 0]))

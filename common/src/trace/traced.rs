@@ -4,8 +4,8 @@ use super::{TraceStep, TracedLookup, step::FlowStep};
 use crate::{
     Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
     Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyLookup, PortPair, PortUse, Protocol, Reach, Resolver,
-    Row, RowKey, RuleProtocol, Seen, ServiceId, ServiceKey, TableSetIndex, Tables, Timeout, TunnelPort,
-    Tuple,
+    Row, RowKey, RuleProtocol, Seen, ServiceEnd, ServiceId, ServiceKey, TableSetIndex, Tables, Timeout,
+    TunnelPort, Tuple,
 };
 
 /// Takes the steps of one decision after the other.
@@ -112,8 +112,8 @@ impl<T: Tables, R: Recorder> Tables for Traced<T, R> {
     }
 
     #[inline(always)]
-    fn is_node(&self, address: &Address) -> bool {
-        self.0.is_node(address)
+    fn listed_owner(&self, address: &Address) -> Option<u32> {
+        self.0.listed_owner(address)
     }
 
     #[inline(always)]
@@ -251,6 +251,11 @@ impl<T: Tables, R: Recorder> Tables for Traced<T, R> {
     #[inline(always)]
     fn has_shortcut(&self) -> bool {
         self.0.has_shortcut()
+    }
+
+    #[inline(always)]
+    fn host_service(&self, key: &ServiceKey) -> Option<ServiceEnd> {
+        self.0.host_service(key)
     }
 
     #[inline(always)]

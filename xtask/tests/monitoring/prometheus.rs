@@ -39,8 +39,9 @@ const WITHOUT_DATA: [(&str, &str); 3] = [
 ];
 
 /// Alerts that no test here provokes, and what they need.
-const NOT_PROVOKED: [(&str, &str); 6] = [
+const NOT_PROVOKED: [(&str, &str); 7] = [
     ("PodgateHostEndpointUndone", "a kubelet that does not answer, and a device with a host endpoint"),
+    ("PodgateHostEndpointUnenforced", "a host endpoint"),
     ("PodgateSourceStale", "an API server that is away for five minutes"),
     ("PodgateSlowProgramming", "changes that take more than a second"),
     ("PodgateLiveConnectionsReplaced", "a flood of a whole flow table by another pod"),

@@ -1,7 +1,7 @@
 //! Calico's host endpoints: the node's own traffic at its devices, what it forwards, and the guard that
 //! undoes what cuts it off.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use xtask::lab::{Agent, Host, Lab, Node, PATIENT, Pod, Seen, Server, Service, Traffic, until};
@@ -20,6 +20,9 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_host_endpoint_holds_while_no_agent_runs_and_when_the_next_one_comes", restarted),
     ("a_host_endpoint_that_cuts_the_node_off_is_undone_also_without_an_agent", undone),
     ("a_bad_change_of_a_host_endpoint_gives_way_to_what_was_before", changed_back),
+    ("a_new_agent_keeps_the_deadline_of_a_change_and_what_was_undone", deadline),
+    ("what_rules_of_a_host_endpoint_refer_to_changes_at_once_and_for_good", referred),
+    ("a_host_endpoint_without_a_device_or_without_its_programs_is_reported", unenforced),
 ];
 
 /// No kubelet runs in the lab.
@@ -216,6 +219,62 @@ fn restarted(lab: &mut Lab) -> Result<()> {
     holds()
 }
 
+/// Whoever may change labels or networks must not have the guard open the node.
+fn referred(lab: &mut Lab) -> Result<()> {
+    let scene = Scene::new(lab)?;
+    let outside = scene.outside.addresses;
+    let set = |nets: &[String]| {
+        let text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {{name: bad, labels: {{bad: \
+             'yes'}}}}\nspec: {{nets: [{}]}}\n",
+            nets.join(", ")
+        );
+        lab.manifests().write("set.yaml", &text)
+    };
+    set(&["192.0.2.0/24".to_owned()])?;
+    host_endpoint(lab, "interfaceName: eth0")?;
+    policy(
+        lab,
+        "in",
+        "ingress: [{action: Deny, source: {selector: \"bad == 'yes'\"}}, {action: Allow}], egress: [{action: Allow}]",
+    )?;
+    let url = healthz(&scene);
+    let options = ["--kubelet-healthz", &url, "--host-endpoints-guard", "3"];
+    let agent = Agent::start(&scene.node, &options)?;
+    agent.until("the host endpoint is confirmed", PATIENT, "endpoints", |listed| {
+        listed.to_string().contains("n1-host") && !listed.to_string().contains("unconfirmed")
+    })?;
+    scene.comes_in(HTTP, Seen::Reached)?;
+    set(&outside.both().map(|at| at.to_string()))?;
+    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    std::thread::sleep(Duration::from_secs(4));
+    scene.comes_in(HTTP, Seen::Blocked)
+}
+
+fn unenforced(lab: &mut Lab) -> Result<()> {
+    let scene = Scene::new(lab)?;
+    host_endpoint(lab, "interfaceName: eth7")?;
+    let agent = Agent::start(&scene.node, &UNASKED)?;
+    let becomes_reported = |what: &str, reason: Option<&str>| {
+        let is_so = |listed: &serde_json::Value| {
+            let of_host = |it: &&serde_json::Value| it["pod"] == "HostEndpoint/n1-host";
+            let host = listed.as_array().into_iter().flatten().find(of_host);
+            host.is_some_and(|it| match reason {
+                Some(part) => it["unenforced"].as_str().unwrap_or_default().contains(part),
+                None => it["unenforced"].is_null(),
+            })
+        };
+        agent.until(what, PATIENT, "endpoints", is_so).map(|_| ())
+    };
+    becomes_reported("it is reported", Some("no device eth7"))?;
+    scene.comes_in(HTTP, Seen::Reached)?;
+    host_endpoint(lab, "interfaceName: eth0")?;
+    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    becomes_reported("it is reported no longer", None)?;
+    scene.node.podgate(&["detach"])?;
+    scene.comes_in_at_last(HTTP, Seen::Blocked)
+}
+
 /// The health endpoint of a test's agent: a server outside.
 fn healthz(scene: &Scene) -> String {
     format!("http://{}:80/", scene.outside.addresses.v4)
@@ -253,6 +312,36 @@ fn undone(lab: &mut Lab) -> Result<()> {
     agent.kill()?;
     scene.comes_in_at_last(HTTP, Seen::Reached)?;
     scene.goes_out(HTTP, Seen::Reached)
+}
+
+fn deadline(lab: &mut Lab) -> Result<()> {
+    let scene = Scene::new(lab)?;
+    let url = healthz(&scene);
+    let options = ["--kubelet-healthz", &url, "--host-endpoints-guard", "12"];
+    let agent = Agent::start(&scene.node, &options)?;
+    host_endpoint(lab, "interfaceName: eth0")?;
+    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    let begun = Instant::now();
+    // However often it is started again, the node is cut off for one window.
+    let mut agent = Some(agent);
+    while begun.elapsed() < Duration::from_secs(8) {
+        agent.take().map(Agent::kill).transpose()?;
+        let next = Agent::start(&scene.node, &options)?;
+        std::thread::sleep(Duration::from_secs(1));
+        agent = Some(next);
+    }
+    scene.comes_in_at_last(HTTP, Seen::Reached)?;
+    let took = begun.elapsed();
+    ensure!(took < Duration::from_secs(20), "the node was cut off for {took:?}");
+    // The next one finds it undone, and does not try it again.
+    agent.take().map(Agent::kill).transpose()?;
+    let agent = Agent::start(&scene.node, &options)?;
+    agent.until("the change stays undone", PATIENT, "endpoints", |listed| {
+        listed.to_string().contains("\"undone\"")
+    })?;
+    scene.comes_in(HTTP, Seen::Reached)?;
+    policy(lab, "out", "egress: [{action: Allow}]")?;
+    scene.comes_in_at_last(HTTP, Seen::Blocked)
 }
 
 fn changed_back(lab: &mut Lab) -> Result<()> {

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use podgate_common::{
-    Address, EndpointState, Flow, FlowKey, NODE, OTHER_NODE, Protocol, Seen, ServiceKey, TunnelPort,
-    may_carry_packets,
+    Address, EndpointState, Flow, FlowKey, HEARD_BY_NODE, NODE, OTHER_NODE, Protocol, Seen, ServiceKey,
+    TunnelPort, is_nodes, may_carry_packets,
 };
 
 use super::{EndpointEntry, Wanted};
@@ -107,7 +107,7 @@ impl<'a> Stale<'a> {
     /// As the programs ask it of a packet that leaves a veth. A veth that is gone has no address.
     fn is_own(&self, address: &Address, veth: u32) -> bool {
         let is_own = |endpoint: &EndpointEntry| match self.owners.get(address) {
-            Some(&OTHER_NODE) | None => {
+            Some(&(OTHER_NODE | HEARD_BY_NODE)) | None => {
                 endpoint.state != EndpointState::Identified || address.is_link_local_v6()
             }
             Some(owner) => *owner == veth,
@@ -160,5 +160,5 @@ fn ended_exceptions(maps: &BpfMaps, wanted: &Wanted) -> impl Iterator<Item = Ser
 }
 
 fn is_node(owner: Option<&u32>) -> bool {
-    matches!(owner, Some(&(NODE | OTHER_NODE)))
+    owner.is_some_and(|owner| is_nodes(*owner))
 }

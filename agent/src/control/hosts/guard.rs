@@ -1,10 +1,14 @@
 //! The guard of host endpoints: a change of their rule sets is enforced at once, and is undone unless it is
 //! confirmed in time.
 //!
-//! In: the rule sets of each device by the tables, and whether the node can still be reached ([`ReachabilityProbe`]).
-//! Out: the rule sets to enforce now and those before the change. When the deadline passes the programs
-//! return to the latter by themselves, also when no agent runs any more. A change that was undone stays so
-//! until the policies change, or until the node turns out to be cut off without it as well.
+//! In: the rule sets of each device by the tables, and whether the node can still be reached
+//! ([`ReachabilityProbe`]). Out: the rule sets to enforce now and those before the change. When the deadline
+//! passes the programs return to the latter by themselves, also when no agent runs any more. A change that
+//! was undone stays so until the policies change, or until the node turns out to be cut off without it as
+//! well.
+//!
+//! Pods, labels and network sets that rules refer to are no part of it: a change of these is enforced at
+//! once, and for good. Else whoever may create a pod could have the guard open the node.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -14,7 +18,9 @@ use std::{
 use anyhow::Result;
 use podgate_core::compiler::{CompiledTables, Subject};
 
-use super::{HostRuleSets, Hosts, closing::closes};
+use podgate_datapath::LeftGuard;
+
+use super::{HostRuleSets, Hosts};
 use crate::{control::Reconciler, reachability::ReachabilityProbe, snapshot::HostState};
 
 /// A change of what is enforced.
@@ -22,9 +28,9 @@ use crate::{control::Reconciler, reachability::ReachabilityProbe, snapshot::Host
 pub(super) enum HostChange {
     #[default]
     None,
-    /// It is enforced, but not confirmed. The question is asked when all of it is enforced: an answer from
-    /// before that proves nothing.
-    Pending { from: HostRuleSets, to: HostRuleSets, until: Instant, asked: Option<u64> },
+    /// It is enforced, but not confirmed. `until`: when it is undone, once the kernel knows that. The
+    /// question is asked when all of it is enforced: an answer from before that proves nothing.
+    Pending { from: HostRuleSets, to: HostRuleSets, until: Option<Instant>, asked: Option<u64> },
     /// It was not confirmed in time. Whether the node can be reached without it is asked, until that is
     /// answered. It is tried again if the rule sets have changed meanwhile, or the change was not to blame.
     Undone { to: HostRuleSets, at: Instant, asked: Option<u64>, retries: bool },
@@ -37,6 +43,7 @@ enum GuardStep {
     /// A change begins, with this time limit.
     Begin(Duration),
     Undo,
+    /// What the tables say is enforced for good.
     Confirm,
 }
 
@@ -51,18 +58,17 @@ impl Hosts {
         let to = self.evaluated(tables);
         // A device that is gone needs no entry to go back to.
         self.confirmed.retain(|ifindex, _| self.devices.contains_key(ifindex));
-        // Networks and labels that rule sets refer to may change as well. Returning to other rule sets does
-        // not undo that.
-        let before = self.tables.as_ref();
-        let closes = |to: &HostRuleSets| before.is_some_and(|before| closes(to, before, tables));
         match &mut self.change {
-            HostChange::Pending { to: known, until, asked, .. } if now < *until => {
-                if *known != to || closes(&to) {
+            HostChange::Pending { to: known, until, asked, .. } if until.is_none_or(|until| now < until) => {
+                if *known != to {
                     *asked = None;
                 }
                 // Its deadline stays: else a series of changes would put it off for ever.
                 *known = to;
-                return GuardStep::Keep;
+                return match (*until, self.options.guard) {
+                    (None, Some(window)) => GuardStep::Begin(window),
+                    _ => GuardStep::Keep,
+                };
             }
             HostChange::Pending { from, to: known, .. } => {
                 self.confirmed = std::mem::take(from);
@@ -77,22 +83,16 @@ impl Hosts {
             }
             HostChange::None | HostChange::Undone { .. } => {}
         }
-        let closes = to == self.confirmed && closes(&to);
-        if to == self.confirmed && !closes {
-            self.change = HostChange::None;
+        if to == self.confirmed && matches!(self.change, HostChange::None) {
             return GuardStep::Keep;
         }
         match self.options.guard {
-            Some(window) if !to.is_empty() => {
-                let from = if closes { HostRuleSets::new() } else { self.confirmed.clone() };
-                self.change = HostChange::Pending { from, to, until: now + window, asked: None };
+            Some(window) if !to.is_empty() && to != self.confirmed => {
+                let from = self.confirmed.clone();
+                self.change = HostChange::Pending { from, to, until: None, asked: None };
                 GuardStep::Begin(window)
             }
-            _ => {
-                self.confirmed = to;
-                self.change = HostChange::None;
-                GuardStep::Confirm
-            }
+            _ => GuardStep::Confirm,
         }
     }
 
@@ -130,7 +130,8 @@ impl Hosts {
         let (at, question) = match &self.change {
             HostChange::None | HostChange::Undone { asked: None, .. } => return false,
             HostChange::Pending { until, asked, .. } => {
-                return now >= *until || asked.is_some_and(|question| self.is_reached_since(question));
+                return until.is_none_or(|until| now >= until)
+                    || asked.is_some_and(|question| self.is_reached_since(question));
             }
             HostChange::Undone { at, asked: Some(question), .. } => (*at, *question),
         };
@@ -146,18 +147,40 @@ impl Hosts {
         was_not_to_blame
     }
 
-    /// A hash of the rule sets that are enforced, by device. Another build may hash them otherwise: it asks
-    /// for a confirmation once more.
-    fn content(&self, tables: &CompiledTables) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        for (ifindex, subjects) in &self.confirmed {
-            ifindex.hash(&mut hasher);
-            for rule_set in subjects.iter().flat_map(Subject::rule_sets) {
-                tables.rule_sets.get(&rule_set).hash(&mut hasher);
+    /// Goes on with what an earlier agent has left. What it enforced before a change is not known any more:
+    /// nothing is enforced if that is not confirmed.
+    fn take_over(&mut self, left: LeftGuard, tables: &CompiledTables, now: Instant) {
+        let to = self.evaluated(tables);
+        let is_same = |content| content == hash_of(&to, tables);
+        match left {
+            LeftGuard::Confirmed { content } if is_same(content) => self.confirmed = to,
+            LeftGuard::Armed { left, .. } if !left.is_zero() && self.options.guard.is_some() => {
+                let (from, until) = (HostRuleSets::new(), Some(now + left));
+                self.change = HostChange::Pending { from, to, until, asked: None };
             }
+            LeftGuard::Armed { content, .. } if is_same(content) && self.options.guard.is_some() => {
+                tracing::error!(
+                    "a change of host endpoints stays undone: an earlier agent did not confirm it"
+                );
+                let asked = Some(self.request());
+                self.change = HostChange::Undone { to, at: now, asked, retries: false };
+            }
+            LeftGuard::Nothing | LeftGuard::Confirmed { .. } | LeftGuard::Armed { .. } => {}
         }
-        hasher.finish() | 1
     }
+}
+
+/// A hash of rule sets by device. Another build may hash them otherwise: it asks for a confirmation once
+/// more.
+fn hash_of(rule_sets: &HostRuleSets, tables: &CompiledTables) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for (ifindex, subjects) in rule_sets {
+        ifindex.hash(&mut hasher);
+        for rule_set in subjects.iter().flat_map(Subject::rule_sets) {
+            tables.rule_sets.get(&rule_set).hash(&mut hasher);
+        }
+    }
+    hasher.finish() | 1
 }
 
 impl Reconciler {
@@ -167,7 +190,11 @@ impl Reconciler {
         if self.hosts.is_idle() {
             return Ok(None);
         }
-        self.take_over_confirmed(tables)?;
+        if self.older.is_none() && !self.hosts.has_begun {
+            let left = self.datapath.maps.host_guard.left()?;
+            self.hosts.take_over(left, tables, Instant::now());
+            self.hosts.has_begun = true;
+        }
         self.confirm_hosts(tables)?;
         match self.hosts.settle(tables, Instant::now()) {
             GuardStep::Keep => Ok(None),
@@ -183,25 +210,12 @@ impl Reconciler {
                 Ok(None)
             }
             GuardStep::Confirm => {
-                let content = self.hosts.content(tables);
-                self.datapath.maps.host_guard.confirm(content)?;
+                let to = self.hosts.evaluated(tables);
+                self.datapath.maps.host_guard.confirm(hash_of(&to, tables))?;
+                (self.hosts.confirmed, self.hosts.change) = (to, HostChange::None);
                 Ok(None)
             }
         }
-    }
-
-    /// Takes over what an earlier agent has confirmed, if the rule sets are the same.
-    fn take_over_confirmed(&mut self, tables: &CompiledTables) -> Result<()> {
-        if self.older.is_some() || !self.hosts.confirmed.is_empty() {
-            return Ok(());
-        }
-        if let Some(confirmed) = self.datapath.maps.host_guard.confirmed()? {
-            self.hosts.confirmed = self.hosts.evaluated(tables);
-            if self.hosts.content(tables) != confirmed {
-                self.hosts.confirmed.clear();
-            }
-        }
-        Ok(())
     }
 
     /// Confirms a change under which the node was reached.
@@ -209,36 +223,31 @@ impl Reconciler {
         let hosts = &mut self.hosts;
         let HostChange::Pending { to, until, asked, .. } = &hosts.change else { return Ok(()) };
         let is_reached = asked.is_some_and(|asked| hosts.is_reached_since(asked));
-        if Instant::now() >= *until || !is_reached {
+        if until.is_none_or(|until| Instant::now() >= until) || !is_reached {
             return Ok(());
         }
+        self.datapath.maps.host_guard.confirm(hash_of(to, tables))?;
         hosts.confirmed.clone_from(to);
         hosts.change = HostChange::None;
-        let content = hosts.content(tables);
-        self.datapath.maps.host_guard.confirm(content)?;
         tracing::info!("host endpoints are confirmed: the node is reached");
         Ok(())
     }
 
-    /// Begins a change. When this returns the kernel has the entries to go back to, and the deadline.
+    /// Begins a change. When this returns the kernel has the entries to go back to, and the deadline. Until
+    /// then every pass begins it.
     pub(in crate::control) fn begin_change(
         &mut self,
         window: Duration,
+        tables: &CompiledTables,
         publish: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<()> {
         // If nothing of before is known, the entries of an earlier agent stay until they are replaced.
         if !self.hosts.confirmed.is_empty() {
             publish(self)?;
         }
-        self.datapath.maps.host_guard.arm(window)
-    }
-
-    /// After a publication: a change that was undone no longer has a deadline.
-    pub(in crate::control) fn disarm_guard(&mut self, tables: &CompiledTables) -> Result<()> {
-        self.hosts.tables = (!self.hosts.is_idle()).then(|| tables.clone());
-        if matches!(self.hosts.change, HostChange::Undone { .. }) {
-            let content = self.hosts.content(tables);
-            self.datapath.maps.host_guard.confirm(content)?;
+        if let HostChange::Pending { to, until, .. } = &mut self.hosts.change {
+            self.datapath.maps.host_guard.arm(hash_of(to, tables), window)?;
+            *until = Some(Instant::now() + window);
         }
         Ok(())
     }

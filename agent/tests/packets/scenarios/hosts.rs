@@ -4,10 +4,11 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use podgate_common::{
+    Address,
     Direction::{self, Egress, Ingress},
-    EndpointState, Flow, FlowKey, Hook, HostKey, NODE,
+    EndpointState, Flow, FlowKey, HEARD_BY_NODE, Hook, HostKey, NODE,
     Outcome::{self, Allowed, Denied, Established, Failsafe, Fragment, NotIsolated, Related},
-    PortUse, Protocol, Scratch, decide_at_host,
+    PortUse, Protocol, Scratch, ServiceEnd, ServiceKey, decide_at_host,
     frames::{Frame, flag},
 };
 use podgate_core::{
@@ -71,11 +72,20 @@ impl HostNode {
         let FailsafePorts { inbound, outbound } = FailsafePorts::default();
         for (ports, of) in [(inbound, PortUse::FAILSAFE_IN), (outbound, PortUse::FAILSAFE_OUT)] {
             for port in ports {
-                let known = wanted.host_ports.entry(port).or_default();
+                let known = wanted.hosts.ports.entry(port).or_default();
                 *known = known.union(of);
             }
         }
-        wanted.host_ports.insert((Protocol::Tcp, 30_080), PortUse::OF_SERVICE);
+        for family in Family::ALL {
+            let node_port = Address::from(node_address(family)).unspecified();
+            let heard = Address::from(heard(family));
+            wanted.owners.insert(heard.into(), HEARD_BY_NODE);
+            wanted.hosts.services.extend([
+                (ServiceKey::new(node_port, Protocol::Tcp, 30_080), ServiceEnd::Elsewhere),
+                (ServiceKey::new(heard, Protocol::Tcp, 8_080), ServiceEnd::Elsewhere),
+                (ServiceKey::new(outside(family).into(), Protocol::Tcp, 443), ServiceEnd::Node),
+            ]);
+        }
         node.publisher.publish(&mut node.datapath.maps, &tables, &wanted).expect("the kernel takes it");
         Self { node, wanted, tables, flows: BTreeMap::new() }
     }
@@ -96,7 +106,8 @@ impl HostNode {
         memory.endpoints = endpoints.map(|(key, entry)| (*key, in_memory(&self.tables, entry))).collect();
         memory.owners = self.wanted.owners.iter().map(|(at, owner)| ((*at).into(), *owner)).collect();
         memory.tunnel_ports = self.wanted.tunnel_ports.clone();
-        memory.host_ports = self.wanted.host_ports.clone();
+        memory.host_ports = self.wanted.hosts.ports.clone();
+        memory.host_services = self.wanted.hosts.services.clone();
         memory.flows = std::mem::take(&mut self.flows).into();
         let hook = Hook { direction, ifindex: UPLINK, ingress_ifindex };
         let outcome = decide_at_host(&bytes.as_slice(), &mut { Scratch::EMPTY }, &hook, &memory);
@@ -155,6 +166,14 @@ fn node_address(family: Family) -> IpAddr {
     *node.iter().find(|at| at.is_ipv4() == (family == Family::V4)).expect("a node has both")
 }
 
+/// An address that is not the node's own, at which its stack takes packets.
+fn heard(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => [10, 96, 0, 200].into(),
+        Family::V6 => "fd00:96::200".parse().expect("an address"),
+    }
+}
+
 fn outside(family: Family) -> IpAddr {
     match family {
         Family::V4 => [203, 0, 113, 7].into(),
@@ -185,6 +204,10 @@ fn a_closed_host_endpoint_has_failsafe_ports_and_answers() {
         host.comes_in(&Frame::tcp((far, 5_000), (pod, 80), flag::SYN), None);
         host.is_forwarded(&Frame::tcp((pod, 5_000), (far, 80), flag::SYN), None);
         host.comes_in(&to(30_080, flag::SYN), None);
+        // Neither are services that lead elsewhere; one of the node's own is.
+        host.comes_in(&Frame::tcp((far, 5_000), (heard(family), 8_080), flag::SYN), None);
+        host.comes_in(&Frame::tcp((far, 5_000), (heard(family), 8_081), flag::SYN), Some(Denied));
+        host.comes_in(&Frame::tcp((own, 5_000), (far, 443), flag::SYN), Some(Denied));
         // What it masquerades has its address, and answers come to it.
         host.is_forwarded(&Frame::udp((own, 41_000), (far, 53), 0), Some(Established));
         host.comes_in(&Frame::udp((far, 53), (own, 41_000), 0), Some(Established));

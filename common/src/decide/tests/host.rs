@@ -1,7 +1,7 @@
 //! Incoming and outgoing packets at a device with a host endpoint.
 
 use super::*;
-use crate::{EndpointState, HostKey, PortUse};
+use crate::{Address, EndpointState, HostKey, PortUse, Protocol, ServiceEnd, ServiceKey};
 
 const ETH0: u32 = 2;
 const ETH1: u32 = 3;
@@ -31,9 +31,10 @@ impl Node {
             node.hosts.borrow_mut().insert(key.0, endpoint(isolated.local));
             node.hosts.borrow_mut().insert(key.forwarded().0, endpoint(isolated.forwarded));
         }
-        let known =
-            [(22, PortUse::FAILSAFE_IN), (6443, PortUse::FAILSAFE_OUT), (30_080, PortUse::OF_SERVICE)];
+        let known = [(22, PortUse::FAILSAFE_IN), (6443, PortUse::FAILSAFE_OUT)];
         node.host_ports.borrow_mut().extend(known);
+        let node_port = ServiceKey::new(Address::from(super::node()).unspecified(), Protocol::Tcp, 30_080);
+        node.host_services.borrow_mut().insert(node_port, ServiceEnd::Elsewhere);
         node
     }
 
@@ -166,8 +167,63 @@ fn a_node_port_leads_elsewhere_and_the_rest_of_the_nodes_addresses_do_not() {
     assert_eq!(host.comes_in(ETH0, &to_node(30_081, flag::SYN)), Some(Outcome::Denied));
     let closed = Node::with_host(BOTH);
     assert_eq!(closed.comes_in(ETH0, &to_node(30_080, flag::SYN)), Some(Outcome::Denied));
-    let to_all = Frame::udp((server(), 5), (ip("255.255.255.255"), 9), 0);
-    assert_eq!(host.comes_in(ETH0, &to_all), Some(Outcome::Denied));
+    let v6 = |port| Frame::tcp((ip("2001:db8::1"), 5), (ip("fd00:f::1"), port), flag::SYN);
+    assert_eq!(host.comes_in(ETH0, &v6(30_080)), Some(Outcome::Denied), "it is one of IPv4 alone");
+}
+
+#[test]
+fn what_the_nodes_stack_takes_belongs_to_the_node_also_at_addresses_that_are_not_its_own() {
+    let host = Node::with_host(LOCAL);
+    for to in ["255.255.255.255", "224.0.0.5", "172.16.0.255", "10.96.0.9"] {
+        let datagram = Frame::udp((server(), 5), (ip(to), 9), 200);
+        assert_eq!(host.comes_in(ETH0, &datagram), Some(Outcome::Denied), "{to}");
+        let cut = Frame::ip(server(), ip(to), crate::protocol::number::TCP, std::vec![0; 6]);
+        assert_eq!(host.comes_in(ETH0, &cut), Some(Outcome::Unreadable), "{to}");
+        assert_eq!(host.comes_in(ETH0, &datagram.fragments(7, 10)[1]), Some(Outcome::Fragment), "{to}");
+    }
+}
+
+/// kube-proxy translates the destination only behind the device.
+#[test]
+fn a_service_belongs_to_the_node_where_it_leads_to_it() {
+    let host = Node::with_host(LOCAL);
+    let (heard, routed, other) = (ip("10.96.0.9"), ip("198.51.100.9"), ip("198.51.100.10"));
+    let key = |at: IpAddr| ServiceKey::new(at.into(), Protocol::Tcp, 80);
+    host.host_services.borrow_mut().extend([
+        (key(heard), ServiceEnd::Elsewhere),
+        (key(routed), ServiceEnd::Node),
+        (ServiceKey::of_address(routed.into()), ServiceEnd::Node),
+        (key(pod()), ServiceEnd::Node),
+    ]);
+    let to = |at, port| Frame::tcp((server(), 5_000), (at, port), flag::SYN);
+    assert_eq!(host.comes_in(ETH0, &to(heard, 80)), None);
+    assert_eq!(host.comes_in(ETH0, &to(heard, 22)), Some(Outcome::Failsafe), "no service has that port");
+    assert_eq!(host.comes_in(ETH0, &to(heard, 81)), Some(Outcome::Denied));
+    assert_eq!(host.comes_in(ETH0, &to(routed, 80)), Some(Outcome::Denied));
+    assert_eq!(host.comes_in(ETH0, &to(routed, 81)), None);
+    assert_eq!(host.comes_in(ETH0, &to(other, 80)), None);
+    assert_eq!(host.comes_in(ETH0, &to(pod(), 80)), None, "a pod has the address");
+    // The kernel puts the parts together before it translates them.
+    let cut = |to| Frame::ip(server(), to, crate::protocol::number::TCP, std::vec![0; 6]);
+    assert_eq!(host.comes_in(ETH0, &cut(routed)), Some(Outcome::Unreadable));
+    assert_eq!(host.comes_in(ETH0, &cut(other)), None);
+}
+
+#[test]
+fn what_a_pod_sends_by_the_node_is_in_the_pods_share_of_the_table() {
+    let host = Node::with_host(BOTH);
+    host.allows.set(true);
+    let shares = || host.flows.borrow().values().map(Flow::charged_to).collect::<std::vec::Vec<_>>();
+    let own = from_node(80, flag::SYN);
+    assert_eq!(host.goes_out(ETH0, &own), Some(Outcome::Allowed));
+    assert_eq!(shares(), [HostKey::of(ETH0).0]);
+    host.flows.borrow_mut().clear();
+    let of_pod = Frame::tcp((pod(), 5_000), (server(), 80), flag::SYN);
+    assert_eq!(host.is_sent_on(VETH, ETH0, &of_pod), Some(Outcome::Allowed));
+    assert_eq!(shares(), [VETH]);
+    host.allows.set(false);
+    let answer = Frame::tcp((pod(), 5_000), (server(), 80), flag::SYN | flag::ACK).reversed();
+    assert_eq!(host.comes_in(ETH0, &answer), Some(Outcome::Established));
 }
 
 #[test]
@@ -175,6 +231,12 @@ fn the_link_stays_alive_and_what_is_no_device_of_a_host_endpoint_is_left_alone()
     let host = Node::with_host(BOTH);
     let solicitation = Frame::solicitation(ip("fe80::1"), ip("fd00:f::1"), ip("fd00:f::1"));
     assert_eq!(host.comes_in(ETH0, &solicitation), None);
+    let to_bridged = Frame::solicitation(ip("fe80::1"), ip("fd00::1"), ip("fd00::1"));
+    assert_eq!(host.comes_in(ETH0, &to_bridged), None);
+    // What a router has sent on is none, whatever it says.
+    let routed = Frame { hop_limit: 254, ..to_bridged };
+    assert_eq!(host.comes_in(ETH0, &routed), Some(Outcome::Denied));
+    assert_eq!(host.is_sent_on(VETH, ETH0, &routed.reversed()), Some(Outcome::Denied));
     let hook = Hook { direction: Direction::Ingress, ifindex: ETH0, ingress_ifindex: ETH0 };
     let arp = crate::frames::arp(1, [192, 0, 2, 1].into(), [172, 16, 0, 1].into());
     let lldp = [&[0; 12][..], &[0x88, 0xcc], &[0; 40]].concat();
@@ -240,6 +302,15 @@ fn tunnels_between_nodes_carry_on() {
     assert_eq!(host.comes_in(ETH0, &vxlan(other, node())), None);
     assert_eq!(host.is_sent_on(TUNNEL, ETH0, &vxlan(node(), other)), None);
     assert_eq!(host.comes_in(ETH0, &vxlan(server(), node())), Some(Outcome::Denied));
+    for part in vxlan(other, node()).fragments(7, 10) {
+        assert_eq!(host.comes_in(ETH0, &part), None);
+    }
+    // Without these no tunnel learns how large its packets may be.
+    let router = ip("198.51.100.1");
+    assert_eq!(host.comes_in(ETH0, &Frame::unreachable(router, &vxlan(node(), other))), None);
+    assert_eq!(host.goes_out(ETH0, &Frame::unreachable(node(), &vxlan(other, node()))), None);
+    let strangers = Frame::unreachable(router, &vxlan(node(), server()));
+    assert_eq!(host.comes_in(ETH0, &strangers), Some(Outcome::Denied));
 }
 
 #[test]

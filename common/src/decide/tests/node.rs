@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    ClassId, EndpointState, FlowSummary, FragmentKey, HostKey, IdentityId, LinkAddress, Lookup,
-    NAMES_OF_ADDRESS, NameId, PolicyId, PortPair, PortUse, Protocol, Reach, Resolver, Row, RowKey,
-    RuleProtocol, ServiceId, ServiceKey, TableSetIndex, Timeouts, TunnelPort, protocol::number,
+    ClassId, EndpointState, FlowSummary, FragmentKey, HEARD_BY_NODE, HostKey, IdentityId, LinkAddress,
+    Lookup, NAMES_OF_ADDRESS, NameId, OTHER_NODE, PolicyId, PortPair, PortUse, Protocol, Reach, Resolver,
+    Row, RowKey, RuleProtocol, ServiceEnd, ServiceId, ServiceKey, TableSetIndex, Timeouts, TunnelPort,
+    protocol::number,
 };
 
 /// A node with one pod behind [`VETH`], isolated both ways; `allows` is its policy.
@@ -30,6 +31,7 @@ pub(super) struct Node {
     /// There is a short cut, and it is open everywhere.
     pub(super) has_shortcut: Cell<bool>,
     pub(super) host_ports: RefCell<BTreeMap<u16, PortUse>>,
+    pub(super) host_services: RefCell<BTreeMap<ServiceKey, ServiceEnd>>,
     /// A change of host endpoints was not confirmed in time.
     pub(super) host_change_expired: Cell<bool>,
     /// Host endpoints, by their keys.
@@ -52,6 +54,7 @@ impl Node {
             owners_asked_for: Cell::default(),
             has_shortcut: Cell::new(false),
             host_ports: RefCell::default(),
+            host_services: RefCell::default(),
             host_change_expired: Cell::new(false),
             hosts: RefCell::default(),
         }
@@ -140,7 +143,7 @@ impl Tables for Node {
         }
     }
 
-    fn owner(&self, address: &Address) -> Option<u32> {
+    fn listed_owner(&self, address: &Address) -> Option<u32> {
         self.owners_asked_for.set(self.owners_asked_for.get() + 1);
         if self.lost.get() && *address == pod().into() {
             return None;
@@ -152,17 +155,15 @@ impl Tables for Node {
             (ip("fd00::1"), VETH),
             (ip("fd00::2"), NEXT_VETH),
             (ip("fd00:f::1"), NODE),
+            (ip("172.16.0.2"), OTHER_NODE),
+            (ip("172.16.0.255"), HEARD_BY_NODE),
+            (ip("10.96.0.9"), HEARD_BY_NODE),
         ];
         owners.into_iter().find(|(owned, _)| *address == (*owned).into()).map(|(_, owner)| owner)
     }
 
     fn link_address(&self, _: u32) -> LinkAddress {
         LinkAddress::NONE
-    }
-
-    fn is_node(&self, address: &Address) -> bool {
-        // Only where there are host endpoints.
-        !self.hosts.borrow().is_empty() && [node(), ip("172.16.0.2")].contains(&(*address).into())
     }
 
     fn tunnel_port(&self, port: u16) -> TunnelPort {
@@ -271,6 +272,10 @@ impl Tables for Node {
 
     fn has_shortcut(&self) -> bool {
         self.has_shortcut.get()
+    }
+
+    fn host_service(&self, key: &ServiceKey) -> Option<ServiceEnd> {
+        self.host_services.borrow().get(key).copied()
     }
 
     fn host_port(&self, _: Protocol, port: u16) -> PortUse {

@@ -119,7 +119,7 @@ fn is_value(label: &str, value: &str) -> bool {
                 || RecordResult::ALL.iter().any(|result| result.name() == value)
         }
         "state" => {
-            ["enforced", "unconfirmed", "undone"].contains(&value)
+            ["enforced", "unconfirmed", "undone", "unenforced"].contains(&value)
                 || Eviction::ALL.iter().any(|eviction| eviction.state() == value)
         }
         "newcomer" => Eviction::ALL.iter().any(|eviction| eviction.newcomer() == value),
