@@ -98,12 +98,15 @@ fn add(context: &TcContext, at: u32, length: u32, sum: u32) -> Option<u32> {
         // SAFETY: a word of it.
         unsafe { place.add(word).write_volatile(0) };
     }
-    // The verifier wants to see the bounds, of which the compiler knows some.
+    // The verifier wants to see the bounds, of which the compiler knows some. Before Linux 6.8 it learns
+    // nothing from a comparison with 0.
+    let less_by_one = length.wrapping_sub(1);
     // SAFETY: a reference is valid to be read from.
-    let length = unsafe { read_volatile(&raw const length) };
-    if length == 0 || length > CHUNK {
+    let less_by_one = unsafe { read_volatile(&raw const less_by_one) };
+    if less_by_one >= CHUNK {
         return None;
     }
+    let length = less_by_one + 1;
     // SAFETY: room for as many bytes; the kernel checks that the packet has them.
     let loaded = unsafe { bpf_skb_load_bytes(context.skb.skb.cast(), at, place.cast(), length) };
     if loaded != 0 {

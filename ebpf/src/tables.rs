@@ -1,6 +1,6 @@
 //! The tables of a decision over BPF maps.
 
-use core::mem::offset_of;
+use core::{mem::offset_of, ptr::NonNull};
 
 use aya_ebpf::{
     bindings::BPF_ANY,
@@ -97,13 +97,13 @@ impl Tables for Maps {
     #[inline(always)]
     fn row(&self, table_set: TableSetIndex, key: &RowKey) -> Option<Row> {
         // SAFETY: the element lives until the program ends (RCU), and is only read.
-        ROWS.get_value_ptr_mut(table_set.0, key).map(|row| Row(unsafe { *row }))
+        row(table_set.0, key).map(|row| Row(unsafe { row.read() }))
     }
 
     #[inline(always)]
     fn service(&self, table_set: TableSetIndex, key: &ServiceKey) -> Option<ServiceId> {
         // SAFETY: as above.
-        SERVICES.get_value_ptr_mut(table_set.0, key).map(|service| ServiceId(unsafe { *service }))
+        service(table_set.0, key).map(|service| ServiceId(unsafe { service.read() }))
     }
 
     #[inline(always)]
@@ -123,7 +123,7 @@ impl Tables for Maps {
         let set = FLOWS.get_ptr_mut(lookup.place(&ConfiguredSeed, config!(flow_sets)))?.cast();
         // SAFETY: an element lives until the program ends (RCU), and is accessed in this way alone.
         let shared = unsafe { SharedSet::new(set) };
-        let is_found = shared.find_at_first::<Bpf>(lookup)
+        let is_found = find_at_first(shared, lookup)
             // SAFETY: the set, and a reference.
             || reach == Reach::Everywhere && unsafe { find_everywhere(set, lookup) };
         is_found.then_some(shared)
@@ -295,4 +295,24 @@ impl Tables for Maps {
         // SAFETY: as above.
         unsafe { evaluate_destination(endpoint, policy_lookup) }
     }
+}
+
+/// A function of its own in the kernel too, as the next one: with the keys of several look-ups on its stack,
+/// their caller would take more than Linux before 6.9 allows, which counts in steps of 32 bytes.
+#[cfg_attr(not(feature = "trace"), inline(never))]
+#[cfg_attr(feature = "trace", inline(always))]
+fn row(table_set: u32, key: &RowKey) -> Option<NonNull<[u64; 4]>> {
+    NonNull::new(ROWS.get_value_ptr_mut(table_set, key)?)
+}
+
+#[inline(never)]
+fn service(table_set: u32, key: &ServiceKey) -> Option<NonNull<u32>> {
+    NonNull::new(SERVICES.get_value_ptr_mut(table_set, key)?)
+}
+
+/// The same for programs that trace, which have less room left; others are quicker without a call.
+#[cfg_attr(feature = "trace", inline(never))]
+#[cfg_attr(not(feature = "trace"), inline(always))]
+fn find_at_first(set: SharedSet, lookup: &mut Lookup) -> bool {
+    set.find_at_first::<Bpf>(lookup)
 }

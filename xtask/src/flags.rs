@@ -79,9 +79,9 @@ pub struct KernelsFlags {
     /// Only these: running, 5.10-amd64, 5.15-amd64, 6.1-amd64, 6.12-amd64, 6.12-arm64 [default: all]
     #[arg(long, value_name = "KERNEL", value_delimiter = ',')]
     pub only: Vec<String>,
-    /// Only this part of each
-    #[arg(long, value_name = "PART")]
-    pub part: Option<String>,
+    /// Only these parts of each: check, programs, packets, traffic, names, hosts, traces, upgrade, netkit
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    pub part: Vec<String>,
     /// Cargo's profile to build the tests with
     #[arg(long, value_name = "NAME", default_value = "tests")]
     pub profile: String,

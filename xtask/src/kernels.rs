@@ -19,7 +19,7 @@ mod report;
 
 use std::{path::Path, process::ExitCode, time::Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{flags::KernelsFlags, platform::Platform, root, screen::mark, setup, workspace};
 use catalogue::{Origin, TestedKernel};
@@ -40,7 +40,7 @@ pub(crate) fn run(flags: &KernelsFlags) -> Result<ExitCode> {
         }
         let programs = Programs::build(platform, &flags.profile)?;
         for kernel in chosen {
-            let report = test(kernel, &programs, &directory.join(kernel.name), flags.part.as_deref());
+            let report = test(kernel, &programs, &directory.join(kernel.name), &flags.part);
             // A kernel that cannot be had does not keep the others from being tried.
             let report = report.unwrap_or_else(|error| KernelReport::broken(kernel, &error));
             print!("{}", report.lines());
@@ -63,16 +63,18 @@ fn chosen(names: &[String]) -> Result<Vec<&'static TestedKernel>> {
     Ok(catalogue::KERNELS.iter().filter(is_chosen).collect())
 }
 
-/// `only`: of its parts.
+/// `only`: these of its parts, or all if there is none.
 fn test(
     kernel: &'static TestedKernel,
     programs: &Programs,
     directory: &Path,
-    only: Option<&str>,
+    only: &[String],
 ) -> Result<KernelReport> {
     let mut parts = parts::of(kernel, programs);
-    parts.retain(|part| only.is_none_or(|only| part.name == only));
-    ensure!(!parts.is_empty(), "{} has no such part", kernel.name);
+    if let Some(unknown) = only.iter().find(|name| parts.iter().all(|part| part.name != **name)) {
+        bail!("{} has no part {unknown}", kernel.name);
+    }
+    parts.retain(|part| only.is_empty() || only.contains(&part.name));
     let mut report = KernelReport::new(kernel, &parts);
     let mut started = Instant::now();
     let mut hear = |line: &str| {
@@ -86,7 +88,7 @@ fn test(
         }
     };
     match kernel.origin {
-        Origin::Running => inside::perform(&parts, &mut hear)?,
+        Origin::Running => inside::perform(&parts, 1, &mut hear)?,
         Origin::Package { release, package } => {
             setup::install(&[machine::emulator(kernel.platform), files::UNPACKER])?;
             std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;

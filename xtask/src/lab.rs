@@ -45,6 +45,7 @@ pub use proxy::{Choice, Frontend, Masquerade, Proxy};
 pub use resolver::Resolver;
 pub use server::{Server, Service};
 pub use service::ClusterService;
+pub(crate) use wait::PATIENCE;
 pub use wait::{join, until};
 
 use crate::sandbox::Sandbox;

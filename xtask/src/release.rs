@@ -97,7 +97,7 @@ fn check_dependencies() -> Result<()> {
     }
     let config = workspace::root().join(".cargo/deny.toml");
     let mut deny = cargo::command();
-    deny.args(["deny", "check", "--config"]).arg(config).args(["licenses", "bans", "sources"]);
+    deny.args(["deny", "--config"]).arg(config).args(["check", "licenses", "bans", "sources"]);
     let output = deny.output().context("starting cargo deny")?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     ensure!(

@@ -37,6 +37,8 @@ const MAX_VERIFIED_AT_HOST: u32 = 60_000;
 /// The first release that counts as new here. From it on, the verifier inlines look-ups in arrays of each
 /// CPU.
 const NEW: KernelVersion = KernelVersion::new(6, 10, 0);
+/// The first release that counts what the verifier walks over (`verified_insns`).
+const COUNTS_VERIFIED: KernelVersion = KernelVersion::new(5, 16, 0);
 
 #[test]
 fn the_verifier_walks_over_few_instructions() {
@@ -46,7 +48,12 @@ fn the_verifier_walks_over_few_instructions() {
         for program in Program::ALL {
             let info = datapath.program(program).expect("all programs").info().expect("a loaded program");
             let name = info.name_as_str().unwrap_or_default().to_owned();
-            let verified = info.verified_instruction_count().expect("Linux 5.16 counts them");
+            // Before Linux 5.16 the kernel does not say: that it loads them is what can be known there.
+            let Some(verified) = info.verified_instruction_count() else {
+                assert!(kernel_version() < COUNTS_VERIFIED, "{name}: the kernel does not count");
+                println!("{name}: verified, {} bytes", info.size_translated().unwrap_or_default());
+                continue;
+            };
             println!(
                 "{name}: {verified} instructions verified, {} bytes",
                 info.size_translated().unwrap_or_default()

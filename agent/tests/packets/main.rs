@@ -18,6 +18,7 @@ mod publishing;
 mod sandbox;
 mod scenarios;
 mod snapshot;
+mod stack;
 mod translated;
 mod tunnels;
 mod with_shortcut;

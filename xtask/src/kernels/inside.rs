@@ -18,6 +18,8 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::lab::PATIENCE;
+
 /// Where the machine finds its plan.
 pub(super) const PLAN: &str = "plan.json";
 
@@ -88,6 +90,8 @@ impl ConsoleLine {
 /// Never comes back on the machine.
 pub(crate) fn run() -> Result<()> {
     ensure!(std::process::id() == 1, "`inside` is for the machines of `cargo xtask kernels`");
+    // Firmware and kernel leave a line without its end.
+    println!();
     if let Err(error) = work() {
         println!("{error:#}");
     }
@@ -111,15 +115,18 @@ fn work() -> Result<()> {
         finit_module(&file, c"", ModuleInitFlags::empty())
             .with_context(|| format!("loading {}", path.display()))?;
     }
-    perform(&plan.parts, &mut |line| println!("{line}"))
+    perform(&plan.parts, EMULATED, &mut |line| println!("{line}"))
 }
 
-/// Runs the parts one after the other, and hands on each line.
-pub(super) fn perform(parts: &[Part], hear: &mut dyn FnMut(&str)) -> Result<()> {
+/// How many times as long as elsewhere tests wait for a condition on an emulated processor.
+const EMULATED: u32 = 10;
+
+/// Runs the parts one after the other, and hands on each line. `patience`: see [`PATIENCE`].
+pub(super) fn perform(parts: &[Part], patience: u32, hear: &mut dyn FnMut(&str)) -> Result<()> {
     for part in parts {
         hear(&ConsoleLine::Begin(part.name.clone()).to_string());
         for run in &part.runs {
-            let well = run.perform(hear)?;
+            let well = run.perform(patience, hear)?;
             hear(&ConsoleLine::Ran(well).to_string());
         }
         hear(&ConsoleLine::End(part.name.clone()).to_string());
@@ -129,13 +136,14 @@ pub(super) fn perform(parts: &[Part], hear: &mut dyn FnMut(&str)) -> Result<()> 
 
 impl Run {
     /// Whether it ends as it must.
-    fn perform(&self, hear: &mut dyn FnMut(&str)) -> Result<bool> {
+    fn perform(&self, patience: u32, hear: &mut dyn FnMut(&str)) -> Result<bool> {
         let Self { program, directory, arguments, wanted } = self;
         hear(&format!("{} {}", program.display(), arguments.join(" ")));
         let (lines, writer) = std::io::pipe().context("a pipe")?;
         let mut command = Command::new(program);
         command.args(arguments).current_dir(directory).env("CARGO_MANIFEST_DIR", directory);
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("CI", "true");
+        command.env(PATIENCE, patience.to_string());
         command.stdin(Stdio::null()).stderr(writer.try_clone().context("a pipe")?).stdout(writer);
         let mut running = command.spawn().with_context(|| format!("starting {}", program.display()))?;
         // Its ends of the pipe are the last.
@@ -171,7 +179,7 @@ mod tests {
         };
         let mut lines = Vec::new();
         let part = Part { name: "a part".into(), runs: vec![run] };
-        perform(&[part], &mut |line| lines.push(line.to_owned())).expect("sh is everywhere");
+        perform(&[part], 1, &mut |line| lines.push(line.to_owned())).expect("sh is everywhere");
         lines
     }
 

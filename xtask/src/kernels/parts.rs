@@ -16,7 +16,7 @@ const LOADING: &str = "loading::";
 
 /// Tests between namespaces by part, each name in full. They use the kernel's best hooks unless their names
 /// say otherwise.
-const SMOKE: [(&str, &[&str]); 5] = [
+const SMOKE: [(&str, &[&str]); 6] = [
     (
         "traffic",
         &[
@@ -33,6 +33,13 @@ const SMOKE: [(&str, &[&str]); 5] = [
         &[
             "a_name_is_open_at_once_when_it_is_looked_up_also_without_an_agent",
             "an_address_counts_for_as_long_as_a_connection_to_it_lives",
+        ],
+    ),
+    (
+        "hosts",
+        &[
+            "policies_open_a_host_endpoint_and_pods_are_not_affected",
+            "a_host_endpoint_that_cuts_the_node_off_is_undone_also_without_an_agent",
         ],
     ),
     ("traces", &["a_trace_shows_each_step_of_what_is_denied_allowed_and_spoofed"]),
