@@ -14,7 +14,7 @@ use crate::{
     server::{Behaviour, PODS, Server, agent_pod, node_name, version},
 };
 
-const TO_BACKEND: &str = "explain --from shop/frontend --to shop/backend-2 --port TCP/8080";
+pub(crate) const TO_BACKEND: &str = "explain --from shop/frontend --to shop/backend-2 --port TCP/8080";
 
 /// A pod on the host network, beside the shop.
 const HOST: &str = "\
@@ -22,7 +22,7 @@ const HOST: &str = "\
  status: {phase: Running, podIP: 192.168.0.2}}
 ";
 
-fn shop() -> Cluster {
+pub(crate) fn shop() -> Cluster {
     let shop = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/verbs/shop.yaml");
     let directory = tempfile::tempdir().expect("a temporary directory");
     let host = directory.path().join("host.yaml");
@@ -31,7 +31,7 @@ fn shop() -> Cluster {
 }
 
 /// What an agent that knows the cluster answers to `explain`.
-fn explanation(cluster: &Cluster, arguments: &[String]) -> Result<Explanation, String> {
+pub(crate) fn explanation(cluster: &Cluster, arguments: &[String]) -> Result<Explanation, String> {
     let option = |name: &str| {
         let value = arguments.iter().find_map(|argument| argument.strip_prefix(name));
         value.unwrap_or_else(|| panic!("no {name} in {arguments:?}"))
@@ -46,7 +46,7 @@ fn explanation(cluster: &Cluster, arguments: &[String]) -> Result<Explanation, S
     Ok(answer)
 }
 
-fn answers(cluster: &Cluster, arguments: &[String]) -> Behaviour {
+pub(crate) fn answers(cluster: &Cluster, arguments: &[String]) -> Behaviour {
     Behaviour::Prints(match &*arguments[0] {
         "version" => version(),
         "status" => json!({"ready": true}).to_string(),
@@ -66,7 +66,9 @@ fn pod(namespace: &str, name: &str, node: usize) -> Value {
 }
 
 /// The shop on two nodes of three, whose agents all know it.
-fn server(agents: impl Fn(&Cluster, &str, &[String]) -> Option<Behaviour> + Send + Sync + 'static) -> Server {
+pub(crate) fn server(
+    agents: impl Fn(&Cluster, &str, &[String]) -> Option<Behaviour> + Send + Sync + 'static,
+) -> Server {
     let cluster = shop();
     let server = Server::with_nodes(3, move |node, _, arguments| {
         agents(&cluster, node, arguments).unwrap_or_else(|| answers(&cluster, arguments))
@@ -84,11 +86,11 @@ fn server(agents: impl Fn(&Cluster, &str, &[String]) -> Option<Behaviour> + Send
     server
 }
 
-fn healthy() -> Server {
+pub(crate) fn healthy() -> Server {
     server(|_, _, _| None)
 }
 
-fn json_of(done: &Finished) -> Value {
+pub(crate) fn json_of(done: &Finished) -> Value {
     serde_json::from_str(&done.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}{}", done.stdout, done.stderr))
 }

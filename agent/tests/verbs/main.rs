@@ -8,3 +8,4 @@ mod page;
 mod podgate;
 mod reference;
 mod snapshots;
+mod sent;
