@@ -22,7 +22,7 @@ const HOST: &str = "\
  status: {phase: Running, podIP: 192.168.0.2}}
 ";
 
-pub(crate) fn shop() -> Cluster {
+fn shop() -> Cluster {
     let shop = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/verbs/shop.yaml");
     let directory = tempfile::tempdir().expect("a temporary directory");
     let host = directory.path().join("host.yaml");
@@ -46,7 +46,7 @@ pub(crate) fn explanation(cluster: &Cluster, arguments: &[String]) -> Result<Exp
     Ok(answer)
 }
 
-pub(crate) fn answers(cluster: &Cluster, arguments: &[String]) -> Behaviour {
+fn answers(cluster: &Cluster, arguments: &[String]) -> Behaviour {
     Behaviour::Prints(match &*arguments[0] {
         "version" => version(),
         "status" => json!({"ready": true}).to_string(),
@@ -199,7 +199,6 @@ fn an_end_that_nothing_enforces_is_said_to_be_open() {
         (done.code, &*done.stderr),
         (Some(4), "node-001: no agent runs there\n1 of 2 nodes answered\n")
     );
-
     let done = run(&healthy(), "explain --from guests/visitor --to shop/host --port 80");
     let open = "ingress of shop/host, on node-001: NOT ENFORCED: it is on the host network of node-001";
     assert!(

@@ -89,7 +89,7 @@ fn meant<'a>(cluster: &'a Cluster, scope: &MatrixScope) -> Vec<&'a Pod> {
 }
 
 /// Pods of one workload that are treated alike.
-struct WorkloadRow<'a> {
+struct MatrixRow<'a> {
     name: Name,
     /// At least one.
     pods: Vec<&'a Pod>,
@@ -102,7 +102,7 @@ fn rows<'a>(
     pods: &[&'a Pod],
     scope: &MatrixScope,
     treatment: impl Fn(usize) -> (usize, Option<usize>),
-) -> Vec<WorkloadRow<'a>> {
+) -> Vec<MatrixRow<'a>> {
     let mut workloads: BTreeMap<WorkloadId, BTreeMap<_, Vec<&Pod>>> = BTreeMap::new();
     for (at, pod) in pods.iter().enumerate() {
         let ends = [scope.is_source(pod), scope.is_destination(pod)];
@@ -117,22 +117,22 @@ fn rows<'a>(
             let part = if is_whole { String::new() } else { format!(" ({part})") };
             let count = if pods.len() == 1 { String::new() } else { format!(" ×{}", pods.len()) };
             let name = Name::from(format!("{}{part}{count}", printable(&names[&workload])));
-            rows.push(WorkloadRow { name, pods, is_source, is_destination });
+            rows.push(MatrixRow { name, pods, is_source, is_destination });
         }
     }
     rows.sort_by(|one, other| one.name.cmp(&other.name));
     rows
 }
 
-fn members<'a>(rows: &[WorkloadRow<'a>]) -> Vec<Vec<&'a Pod>> {
+fn members<'a>(rows: &[MatrixRow<'a>]) -> Vec<Vec<&'a Pod>> {
     rows.iter().map(|row| row.pods.clone()).collect()
 }
 
 impl<'a> WorkloadMatrix<'a> {
-    fn of(rows: &[WorkloadRow<'a>], ports: &BTreeSet<PortSpec>, verdicts: &[TreatmentVerdicts]) -> Self {
+    fn of(rows: &[MatrixRow<'a>], ports: &BTreeSet<PortSpec>, verdicts: &[TreatmentVerdicts]) -> Self {
         let sources = |verdicts: &TreatmentVerdicts| {
             let of_rows = rows.iter().zip(verdicts).filter(|(row, _)| row.is_source);
-            let row = |(row, verdicts): (&WorkloadRow<'_>, &Vec<_>)| {
+            let row = |(row, verdicts): (&MatrixRow<'_>, &Vec<_>)| {
                 let meant = rows.iter().zip(verdicts).filter(|(row, _)| row.is_destination);
                 (row.name.clone(), VerdictRow(meant.map(|(_, verdict)| *verdict).collect()))
             };

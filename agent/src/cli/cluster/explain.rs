@@ -6,8 +6,8 @@
 //! address, the first answer names the pods there, whose nodes are asked then.
 //!
 //! With a change, each agent answers for the cluster that it enforces with the change in it. The objects of
-//! the cluster stay where they are: who asks needs no right to list them, and what the agents have learnt (the
-//! addresses of names) and cannot do (pods that are not enforced) stays part of the answer.
+//! the cluster stay where they are: who asks needs no right to list them, and what the agents have learnt
+//! (addresses of names) and cannot do (pods that are not enforced) stays part of the answer.
 
 mod connection;
 mod node_answer;
@@ -89,7 +89,8 @@ pub(super) struct ClusterExplainOptions {
     /// ICMP/TYPE, ICMPv6/TYPE/CODE, IP/PROTOCOL
     #[arg(long, value_name = "PORT")]
     port: PortSpec,
-    /// File or directory of objects to add, change or remove before answering, `-` for standard input (repeatable)
+    /// File or directory of objects to add, change or remove before answering, `-` for standard input
+    /// (repeatable)
     #[arg(long, value_name = "PATH")]
     what_if: Vec<PathBuf>,
     /// Exit with code 3, after the answer, if the connection is denied
