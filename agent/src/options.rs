@@ -48,7 +48,7 @@ Every option can also be set in the environment (PODGATE_NODE, PODGATE_CNI_RESUL
 PODGATE_MANIFESTS are separated by `:`) and in the file of --config. The command line takes precedence over the \
 environment, and the environment over the file. Of OpenTelemetry's own variables count, where podgate's are not set: \
 OTEL_EXPORTER_OTLP_ENDPOINT (as --otlp), OTEL_EXPORTER_OTLP_CERTIFICATE (as --otlp-ca), OTEL_EXPORTER_OTLP_HEADERS \
-(without --otlp-headers), and OTEL_RESOURCE_ATTRIBUTES, which come besides podgate's.
+(without --otlp-headers), and OTEL_RESOURCE_ATTRIBUTES, which are sent in addition to podgate's.
 
 Example:
   podgate agent --node worker-1 --manifests /etc/podgate/manifests")]
@@ -118,7 +118,7 @@ pub struct AgentOptions {
     /// answered since; 0: it is never undone
     #[arg(long, value_name = "SECONDS", default_value_t = HOST_ENDPOINTS_GUARD, value_parser = clap::value_parser!(u32).range(..=3_600))]
     pub host_endpoints_guard: u32,
-    /// Where the kubelet says whether it is well, or `off` to ask the API server alone
+    /// Address of the kubelet's health check, or `off` to ask the API server alone
     #[arg(long, value_name = "URL", default_value = KUBELET_HEALTHZ)]
     pub kubelet_healthz: KubeletHealth,
     /// How many kinds of flows are kept for `podgate flows`, each in at most 1 KiB; they survive a restart
@@ -141,7 +141,7 @@ pub struct AgentOptions {
     /// system]
     #[arg(long, value_name = "FILE")]
     pub otlp_ca: Option<PathBuf>,
-    /// Seconds between two times that metrics are sent
+    /// Interval in seconds at which metrics are sent
     #[arg(long, value_name = "SECONDS", default_value_t = OTLP_INTERVAL, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub otlp_interval: u32,
     /// Log filter, in the syntax of RUST_LOG

@@ -32,7 +32,7 @@ pub(crate) struct Checklist {
 }
 
 pub(crate) const CHECKLISTS: [Checklist; 2] = [
-    Checklist { path: "agent/tests/checklist.md", title: "checklist", last: Some(284) },
+    Checklist { path: "agent/tests/checklist.md", title: "checklist", last: Some(288) },
     Checklist { path: "agent/docs/threat-model.md", title: "threat model", last: None },
 ];
 

@@ -153,7 +153,10 @@ impl Run<'_> {
             "`kubectl podgate rollout status` waits for nodes, and names one whose agent is frozen",
             Self::rollout,
         )?;
-        self.check("`kubectl podgate explain` shows both ends from their nodes", Self::explain)?;
+        self.check(
+            "`kubectl podgate explain` shows both ends from their nodes, also of a change",
+            Self::explain,
+        )?;
         self.check("`kubectl podgate flows` shows a drop of before", Self::flows_of_the_past)?;
         self.check("`kubectl podgate flows --follow` merges both nodes by time", Self::flows_of_all_nodes)?;
         self.check(

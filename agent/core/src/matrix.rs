@@ -9,7 +9,9 @@
 mod difference;
 mod groups;
 mod names;
+mod scope;
 mod verdict;
+mod workloads;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,8 +22,10 @@ pub use difference::{Difference, Pair};
 pub use groups::{GroupMatrix, GroupVerdict, PortVerdicts, group_matrix};
 pub use names::{NameMatrix, name_matrix};
 use podgate_common::{BITS_PER_ROW, ClassId, Row};
+pub use scope::{MatrixScope, PodGroup};
 use serde::Serialize;
 pub use verdict::{PairVerdict, UnknownVerdict, VerdictRow};
+pub use workloads::{WorkloadMatrix, workload_difference, workload_matrix};
 
 use crate::{
     compiler::{self, CompiledTables, Subject},
@@ -29,10 +33,10 @@ use crate::{
     port_spec::PortSpec,
 };
 
-/// Verdicts of all pods on all pods.
+/// Verdicts of pods on pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Matrix {
-    /// `namespace/name`, sorted.
+    /// The destinations: `namespace/name`, sorted.
     pub pods: Vec<Name>,
     /// For each port the row of each source.
     pub ports: BTreeMap<PortSpec, BTreeMap<Name, VerdictRow>>,
@@ -40,22 +44,28 @@ pub struct Matrix {
 
 /// Computes the matrix of all pods that have an address.
 pub fn matrix(cluster: &Cluster, ports: &BTreeSet<PortSpec>) -> Matrix {
-    let pods: Vec<&Pod> = cluster
-        .pods
-        .values()
-        .map(Arc::as_ref)
-        .filter(|pod| !pod.host_network && !pod.addresses.is_empty())
-        .collect();
-    let tables = compiler::compile(cluster, None, pods.iter().copied(), []);
-    let mut pods: Vec<PodTables> = pods.into_iter().map(|pod| PodTables::new(pod, &tables)).collect();
-    // As text: `a-b/x` comes before `a/x`.
-    pods.sort_by(|one, other| one.name.cmp(&other.name));
+    matrix_within(cluster, ports, &MatrixScope::default())
+}
+
+/// The same of those that are meant.
+pub fn matrix_within(cluster: &Cluster, ports: &BTreeSet<PortSpec>, scope: &MatrixScope) -> Matrix {
+    let pods = || cluster.pods.values().map(Arc::as_ref).filter(|pod| scope.has(pod));
+    let tables = compiler::compile(cluster, None, pods(), []);
+    let all: Vec<PodTables> = pods().map(|pod| PodTables::new(pod, &tables)).collect();
+    let sorted = |is_meant: &dyn Fn(&Pod) -> bool| {
+        let mut pods: Vec<PodTables> = all.iter().filter(|it| is_meant(it.pod)).cloned().collect();
+        // As text: `a-b/x` comes before `a/x`.
+        pods.sort_by(|one, other| one.name.cmp(&other.name));
+        pods
+    };
+    let sources = sorted(&|pod| scope.is_source(pod));
+    let pods = sorted(&|pod| scope.is_destination(pod));
     let columns: Vec<PortColumns> = ports.iter().map(|port| PortColumns::new(port, &pods, &tables)).collect();
 
     let mut rows: Vec<BTreeMap<Name, VerdictRow>> = vec![BTreeMap::new(); ports.len()];
     let mut reach = ReachableClasses::new(&tables, &pods);
     let families: BTreeSet<Option<IpFamily>> = ports.iter().map(PortSpec::family).collect();
-    for source in &pods {
+    for source in &sources {
         for family in &families {
             reach.from(source, *family);
             let of_family = ports.iter().zip(&columns).zip(&mut rows);
@@ -72,6 +82,7 @@ pub fn matrix(cluster: &Cluster, ports: &BTreeSet<PortSpec>) -> Matrix {
 }
 
 /// What the tables say of one pod.
+#[derive(Clone)]
 struct PodTables<'a> {
     name: Name,
     pod: &'a Pod,

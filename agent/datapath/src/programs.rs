@@ -55,7 +55,7 @@ const FLOW_SHARES: &str = "FLOW_SHARES";
 const FLOW_SEED: &str = "FLOW_SEED";
 
 /// What is fixed when the programs are loaded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatapathOptions {
     /// Connections that the flow table has room for at least, when it is not pinned yet.
     pub flows: u32,

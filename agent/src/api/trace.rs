@@ -21,6 +21,15 @@ pub struct TraceSetup {
 /// The options of the agent's programs, and what these can read of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramOptions {
+    #[serde(flatten, with = "DatapathFields")]
+    options: DatapathOptions,
+    #[serde(flatten, with = "KernelReadsFields")]
+    reads: KernelReads,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "DatapathOptions")]
+struct DatapathFields {
     flows: u32,
     recheck: bool,
     masqueraded: bool,
@@ -28,9 +37,17 @@ pub struct ProgramOptions {
     shortcut: bool,
     names_keep: u32,
     share: bool,
-    reads_tracking: bool,
-    reads_hooks: bool,
-    reads_names: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "KernelReads")]
+struct KernelReadsFields {
+    #[serde(rename = "reads_tracking")]
+    tracking: bool,
+    #[serde(rename = "reads_hooks")]
+    hooks: bool,
+    #[serde(rename = "reads_names")]
+    names: bool,
 }
 
 /// Which packets are wanted; what is not given is not asked.
@@ -104,42 +121,13 @@ pub struct TraceSummary {
 
 impl From<(DatapathOptions, KernelReads)> for ProgramOptions {
     fn from((options, reads): (DatapathOptions, KernelReads)) -> Self {
-        let DatapathOptions { flows, recheck, masqueraded, encapsulation, shortcut, names_keep, share } =
-            options;
-        let KernelReads { tracking: reads_tracking, hooks: reads_hooks, names: reads_names } = reads;
-        Self {
-            flows,
-            recheck,
-            masqueraded,
-            encapsulation,
-            shortcut,
-            names_keep,
-            share,
-            reads_tracking,
-            reads_hooks,
-            reads_names,
-        }
+        Self { options, reads }
     }
 }
 
 impl From<ProgramOptions> for (DatapathOptions, KernelReads) {
-    fn from(options: ProgramOptions) -> Self {
-        let ProgramOptions {
-            flows,
-            recheck,
-            masqueraded,
-            encapsulation,
-            shortcut,
-            names_keep,
-            share,
-            reads_tracking: tracking,
-            reads_hooks: hooks,
-            reads_names: names,
-        } = options;
-        (
-            DatapathOptions { flows, recheck, masqueraded, encapsulation, shortcut, names_keep, share },
-            KernelReads { tracking, hooks, names },
-        )
+    fn from(ProgramOptions { options, reads }: ProgramOptions) -> Self {
+        (options, reads)
     }
 }
 

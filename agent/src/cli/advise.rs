@@ -147,7 +147,14 @@ impl SeenFlows {
 
     fn ask(&mut self, socket: &Path) -> anyhow::Result<()> {
         let filter = FlowFilter::default();
-        let ask = Ask::Flows { filter, since_seconds: None, until_seconds: None, last: None, follow: false };
+        let ask = Ask::Flows {
+            filter,
+            since_seconds: None,
+            until_seconds: None,
+            last: None,
+            follow: false,
+            pod_must_exist: false,
+        };
         api::follow(socket, &ask, |line: FlowLine| {
             if let FlowLine::FlowRecord(flow) = line {
                 self.take(&flow)?;

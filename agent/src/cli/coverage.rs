@@ -28,7 +28,7 @@ exit code is 1.
 Example:
   podgate coverage cluster.yaml
   podgate coverage cluster.yaml --direction ingress --fail-under 90
-  kubectl get ns,pods,netpol -A -o yaml | podgate coverage - -n production")]
+  kubectl podgate dump | podgate coverage - -n production")]
 pub(super) struct CoverageOptions {
     /// Files or directories of objects, `-` for standard input
     #[arg(value_name = "PATH", required = true)]

@@ -61,6 +61,9 @@ pub(super) struct ExplainOptions {
     /// File or directory of objects to add, change or remove before answering (repeatable)
     #[arg(long, value_name = "PATH")]
     what_if: Vec<PathBuf>,
+    /// How many bytes of standard input the change has: who asks through an API server cannot end it
+    #[arg(long, value_name = "BYTES", hide = true, conflicts_with_all = ["what_if", "manifests", "paths"])]
+    what_if_stdin: Option<u64>,
     /// Exit with code 3, after the answer, if the connection is denied
     #[arg(long)]
     exit_code: bool,
@@ -73,9 +76,13 @@ pub(super) struct ExplainOptions {
 
 impl ExplainOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Self { from, to, port, mut manifests, paths, what_if, exit_code, reading, socket } = self;
+        let Self { from, to, port, mut manifests, paths, what_if, what_if_stdin, exit_code, reading, socket } =
+            self;
         manifests.extend(paths);
-        let (what_if, changed) = offline::read_change(&what_if, &manifests, &reading)?;
+        let (what_if, changed) = match what_if_stdin {
+            Some(length) => offline::read_sent_change(length)?,
+            None => offline::read_change(&what_if, &manifests, &reading)?,
+        };
         if manifests.is_empty() {
             let answer: Explanation = api::ask(&socket, &Ask::Explain { from, to, port, what_if })?;
             format.print(&answer, text)?;

@@ -8,15 +8,15 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Args;
-use podgate_common::RuleProtocol;
+use podgate_common::{Outcome, RuleProtocol};
 use podgate_core::port_spec::{Port, PortSpec};
 
 use super::{
-    colour,
+    colour::ColourOptions,
     endpoints::pod_name,
-    output::{Format, say},
+    output::{Format, print, say},
     policies::seconds,
 };
 use crate::{
@@ -30,6 +30,9 @@ use crate::{
 #[command(after_help = "\
 Reports cover new connections and dropped packets, not the packets of established connections. Identical events are \
 limited to a few per second, each with the number of packets it represents.
+
+The table has times in UTC, the source port of the newest packet, and columns as wide as its names. The reason `policy` \
+stands for the rules of the policies that are named, or for none of them that matches.
 
 The past has one line for each kind of flow: both ends, port, verdict and policies, with the times of its first and \
 last packet. The agent keeps it in memory and, across restarts, in a file beside its socket (see agent --history).
@@ -68,7 +71,7 @@ pub(super) struct FlowSelection {
     /// Only what was denied, or would be by a policy in audit mode
     #[arg(long)]
     pub(super) denied: bool,
-    /// Only from or to this pod
+    /// Only from or to this pod, which must exist unless there are flows of it
     #[arg(long, value_name = "NAMESPACE/POD", value_parser = pod)]
     pub(super) pod: Option<String>,
     /// Only to this port, for example 80 or TCP/80, or of this protocol, for example ICMP, ICMP/8 or IP/47
@@ -80,6 +83,8 @@ pub(super) struct FlowSelection {
     /// Only flows that began before the last TIME, for example 5m
     #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "follow")]
     pub(super) until: Option<u64>,
+    #[command(flatten)]
+    pub(super) colours: ColourOptions,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,7 +98,7 @@ pub(super) struct PortFilter {
 impl FlowsOptions {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let Self { selection, namespace, last, end_with_stdin, socket } = self;
-        let FlowSelection { follow, denied, pod, port, since, until } = selection;
+        let FlowSelection { follow, denied, pod, port, since, until, colours } = selection;
         let PortFilter { protocol, number: port, message } = port.unwrap_or_default();
         let filter = FlowFilter { denied, pod, namespace, port, protocol, message };
         // Without a word about the past, who follows wants what comes.
@@ -101,7 +106,10 @@ impl FlowsOptions {
             (None, None, true) => Some(0),
             (last, ..) => last,
         };
-        let ask = Ask::Flows { filter, since_seconds: since, until_seconds: until, last, follow };
+        let (since_seconds, until_seconds) = (since, until);
+        // Who asks many nodes asks the API server for the pod.
+        let pod_must_exist = !end_with_stdin;
+        let ask = Ask::Flows { filter, since_seconds, until_seconds, last, follow, pod_must_exist };
         if end_with_stdin {
             std::thread::spawn(|| {
                 let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
@@ -109,24 +117,44 @@ impl FlowsOptions {
             });
         }
         let mut stdout = io::stdout();
-        let mut printer = Printer { format, colours: colour::on_stdout(), has_header: false, nodes: None };
+        let mut printer = Printer::new(format, colours.on_stdout(), None);
+        // The first ones, by which columns are laid out; none where the next one may be long in coming.
+        let mut first: Vec<FlowRecord> = Vec::new();
+        let is_laid_out = follow || format == Format::Json;
+        let mut is_waiting = !is_laid_out;
+        let mut has_enough = false;
         api::follow(&socket, &ask, |line: FlowLine| {
-            let text = match line {
-                FlowLine::FlowRecord(flow) => printer.text(&flow)?,
+            let flow = match line {
+                FlowLine::FlowRecord(flow) => *flow,
                 FlowLine::Lost(flows) => {
                     say(format_args!("{flows} flows came faster than they were read\n"));
                     return Ok(ControlFlow::Continue(()));
                 }
             };
+            if is_waiting {
+                first.push(flow);
+                is_waiting = first.len() < LAID_OUT;
+                return Ok(ControlFlow::Continue(()));
+            }
+            let text = printer.table(first.drain(..).chain([flow]))?;
             match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
                 // As `head` does when it has enough.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    has_enough = true;
+                    Ok(ControlFlow::Break(()))
+                }
                 written => written.map(ControlFlow::Continue).context("cannot print"),
             }
         })?;
+        let text = printer.table(first.into_iter())?;
+        print(|stdout| stdout.write_all(text.as_bytes()))?;
+        ensure!(!follow || has_enough, "the agent has ended, and with it what was followed");
         Ok(ExitCode::SUCCESS)
     }
 }
+
+/// Flows of the past by which columns are laid out.
+const LAID_OUT: usize = 1000;
 
 /// As it is given on the command line.
 impl fmt::Display for PortFilter {
@@ -184,15 +212,30 @@ pub(super) struct Printer {
     has_header: bool,
     /// The width of the names of nodes, where flows of several are shown.
     nodes: Option<usize>,
+    /// The widths of the columns FROM and TO: they grow with what is shown.
+    ends: [usize; 2],
 }
 
-/// Lines come one at a time, so columns have a width beforehand: that of common names.
-const ENDS: usize = 36;
-
 impl Printer {
-    /// `width`: of the longest name of a node.
-    pub(super) const fn of_nodes(format: Format, colours: bool, width: usize) -> Self {
-        Self { format, colours, has_header: false, nodes: Some(width) }
+    /// `nodes`: the width of the longest name of a node.
+    pub(super) const fn new(format: Format, colours: bool, nodes: Option<usize>) -> Self {
+        Self { format, colours, has_header: false, nodes, ends: [16, 24] }
+    }
+
+    /// The lines of flows that are known together.
+    pub(super) fn table(&mut self, flows: impl Iterator<Item = FlowRecord>) -> anyhow::Result<String> {
+        let flows: Vec<FlowRecord> = flows.collect();
+        flows.iter().for_each(|flow| self.fit(flow));
+        flows.iter().map(|flow| self.text(flow)).collect()
+    }
+
+    /// Makes columns as wide as this flow needs.
+    pub(super) fn fit(&mut self, flow: &FlowRecord) {
+        if self.format == Format::Table {
+            for (width, cell) in self.ends.iter_mut().zip([source(flow), destination(flow)]) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
     }
 
     /// One line, the first time after the header.
@@ -200,11 +243,14 @@ impl Printer {
         if self.format == Format::Json {
             return Ok(serde_json::to_string(flow).context("cannot print")? + "\n");
         }
+        self.fit(flow);
         let mut text = String::new();
         if !self.has_header {
             self.has_header = true;
             text = self.of_node("NODE")
-                + &line(["TIME", "SIDE", "FROM", "TO", "VERDICT", "REASON", "POLICIES"].map(str::to_owned));
+                + &self.line(
+                    ["TIME (UTC)", "SIDE", "FROM", "TO", "VERDICT", "REASON", "POLICIES"].map(str::to_owned),
+                );
         }
         let verdict = format!("{:10}", flow.verdict.to_string());
         let verdict = match (self.colours, flow.verdict) {
@@ -213,21 +259,14 @@ impl Printer {
             (true, FlowVerdict::Denied) => format!("\x1b[31m{verdict}\x1b[0m"),
             (true, FlowVerdict::WouldDeny) => format!("\x1b[33m{verdict}\x1b[0m"),
         };
-        let port = flow.destination.port.map(|port| port.to_string()).or_else(|| flow.message.clone());
-        let port = port.map_or_else(String::new, |port| format!("/{port}"));
-        let to = format!("{} {}{port}", end(&flow.destination), flow.protocol);
         text += &self.of_node(&flow.node);
-        text += &line([
-            time_of_day(&flow.time).to_owned(),
+        text += &self.line([
+            time(&flow.time),
             flow.direction.to_string(),
-            end(&flow.source),
-            to,
+            source(flow),
+            destination(flow),
             verdict,
-            match flow.name_missing {
-                Some(missing) => missing.to_string(),
-                None if flow.name_expired => NAME_EXPIRED.into(),
-                None => flow.reason.to_string(),
-            },
+            reason(flow),
             policies(flow),
         ]);
         Ok(text)
@@ -236,18 +275,44 @@ impl Printer {
     fn of_node(&self, node: &str) -> String {
         self.nodes.map_or_else(String::new, |width| format!("{node:width$}  "))
     }
+
+    fn line(&self, [time, side, from, to, verdict, reason, policies]: [String; 7]) -> String {
+        let [left, right] = self.ends;
+        let line =
+            format!("{time:23}  {side:7}  {from:left$}  {to:right$}  {verdict:10}  {reason:14}  {policies}");
+        line.trim_end().to_owned() + "\n"
+    }
 }
 
-/// The day is known; a follower looks at the seconds.
-fn time_of_day(time: &str) -> &str {
-    time.split_once('T').map_or(time, |(_, time)| time).trim_end_matches('Z')
+/// `2026-11-23 06:08:12.910`
+fn time(time: &str) -> String {
+    time.trim_end_matches('Z').replacen('T', " ", 1)
 }
 
-fn line([time, side, from, to, verdict, reason, policies]: [String; 7]) -> String {
-    let wide = ENDS + 9;
-    let line =
-        format!("{time:12}  {side:7}  {from:ENDS$}  {to:wide$}  {verdict:10}  {reason:14}  {policies}");
-    line.trim_end().to_owned() + "\n"
+/// With its port, where one is known.
+fn source(flow: &FlowRecord) -> String {
+    let of = end(&flow.source);
+    match flow.source.port {
+        Some(port) if of.contains(':') && !of.contains('/') => format!("[{of}]:{port}"),
+        Some(port) => format!("{of}:{port}"),
+        None => of,
+    }
+}
+
+fn destination(flow: &FlowRecord) -> String {
+    let port = flow.destination.port.map(|port| port.to_string()).or_else(|| flow.message.clone());
+    let port = port.map_or_else(String::new, |port| format!("/{port}"));
+    format!("{} {}{port}", end(&flow.destination), flow.protocol)
+}
+
+/// Not the verdict once more: where policies have decided, these stand beside it.
+fn reason(flow: &FlowRecord) -> String {
+    match (flow.name_missing, flow.reason) {
+        (Some(missing), _) => missing.to_string(),
+        (None, _) if flow.name_expired => NAME_EXPIRED.into(),
+        (None, Outcome::Allowed | Outcome::Denied | Outcome::WouldDeny) => "policy".into(),
+        (None, reason) => reason.to_string(),
+    }
 }
 
 /// In place of the reason: a name had ended that would have allowed it.
@@ -286,7 +351,7 @@ fn policies(flow: &FlowRecord) -> String {
         text += &format!(" x{}", flow.packets);
     }
     if let Some(first) = &flow.first {
-        text += &format!(" since {}", time_of_day(first));
+        text += &format!(" since {}", time(first));
     }
     text.trim_start().to_owned()
 }

@@ -30,7 +30,7 @@ if the manifests hold none (--allow-empty).
 
 Example:
   podgate lint deploy/
-  kubectl get ns,nodes,pods,netpol -A -o yaml | podgate lint - --severity error")]
+  kubectl podgate dump | podgate lint - --severity error")]
 pub(super) struct LintOptions {
     /// Files or directories of objects, `-` for standard input
     #[arg(value_name = "PATH", required = true)]

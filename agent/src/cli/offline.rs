@@ -3,11 +3,12 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
 use podgate_core::model::{Cluster, Name};
 use serde::Serialize;
@@ -67,11 +68,34 @@ pub(super) fn read_change(
     if [paths, manifests].iter().all(|paths| paths.iter().any(|path| path == Path::new("-"))) {
         bail!("standard input can be read only once");
     }
-    let (change, problems) = Change::read_in(paths, Some(reading.namespace()))?;
+    let (change, changed) = read_change_of(paths, reading.namespace())?;
     if let Some(path) = paths.first().filter(|_| !change.has_objects() && !reading.allow_empty) {
         let path = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
         bail!("{path}: the change holds no object (--allow-empty if that is meant)");
     }
+    Ok((change, changed))
+}
+
+/// The same, whether it changes anything or not. `namespace`: of objects that name none.
+///
+/// # Errors
+///
+/// When a part of it cannot be read.
+pub(super) fn read_change_of(paths: &[PathBuf], namespace: &str) -> anyhow::Result<(Change, usize)> {
+    let (change, problems) = Change::read_in(paths, Some(namespace))?;
+    Ok((change, print_problems(&problems)))
+}
+
+/// The same, as `podgate cluster explain` sends it on standard input.
+///
+/// # Errors
+///
+/// When it ends before `length` bytes, and as [`read_change_of`].
+pub(super) fn read_sent_change(length: u64) -> anyhow::Result<(Change, usize)> {
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(length).read_to_end(&mut bytes).context("standard input")?;
+    ensure!(read as u64 == length, "standard input ended after {read} of {length} bytes");
+    let (change, problems) = Change::of_json(&bytes)?;
     Ok((change, print_problems(&problems)))
 }
 

@@ -1,6 +1,6 @@
 //! One command in one agent's container.
 
-use std::time::Duration;
+use std::{convert::Infallible, pin::pin, time::Duration};
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
 use kube::{
@@ -9,7 +9,7 @@ use kube::{
     client::UpgradeConnectionError,
 };
 use podgate_core::printable::printable;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{Agent, Failure, agents::CONTAINER, connection::chain};
 
@@ -59,13 +59,15 @@ impl Executor {
         deadline: Option<Duration>,
     ) -> Result<Vec<u8>, Failure> {
         let run = async {
-            let (answer, end) = self.run(agent, arguments).await?;
+            let (answer, end) = self.run(agent, arguments, None).await?;
             end.map(|()| answer)
         };
         within(deadline, run).await
     }
 
     /// The same of a command that may fail after a complete answer, as `explain` does where it is uncertain.
+    /// `input`: what it reads on standard input. The stream does not end there, because API servers before
+    /// Kubernetes 1.30 cannot end it without the answer: the command has to know how long it is.
     ///
     /// # Errors
     ///
@@ -74,10 +76,11 @@ impl Executor {
         &self,
         agent: &Agent,
         arguments: &[String],
+        input: Option<&[u8]>,
         deadline: Option<Duration>,
     ) -> Result<Vec<u8>, Failure> {
         let run = async {
-            match self.run(agent, arguments).await? {
+            match self.run(agent, arguments, input).await? {
                 (answer, Err(failure)) if answer.is_empty() => Err(failure),
                 (answer, _) => Ok(answer),
             }
@@ -101,6 +104,7 @@ impl Executor {
             .stdin(stdin == Stdin::Open)
             .stdout(true)
             .stderr(true)
+            .max_stdin_buf_size(BUFFER)
             .max_stdout_buf_size(BUFFER)
             .max_stderr_buf_size(LONGEST_COMPLAINT);
         let command = std::iter::once(PROGRAM).chain(arguments.iter().map(String::as_str));
@@ -113,17 +117,34 @@ impl Executor {
         &self,
         agent: &Agent,
         arguments: &[String],
+        input: Option<&[u8]>,
     ) -> Result<(Vec<u8>, Result<(), Failure>), Failure> {
-        let mut process = self.start(agent, arguments, Stdin::Closed).await?;
+        let stdin = if input.is_some() { Stdin::Open } else { Stdin::Closed };
+        let mut process = self.start(agent, arguments, stdin).await?;
+        let mut stdin = process.stdin();
         let (stdout, stderr) = (process.stdout(), process.stderr());
         let status = process.take_status();
         let complaint = async { Ok(read_start(stderr, LONGEST_COMPLAINT).await) };
-        let (answer, complaint) = tokio::try_join!(read(stdout, LONGEST_ANSWER), complaint)?;
-        let status = match status {
-            Some(status) => status.await,
-            None => None,
+        let answer = async { tokio::try_join!(read(stdout, LONGEST_ANSWER), complaint) };
+        // A command that ends before it has read all says why on stderr; what is left is written nowhere.
+        let feed = async {
+            if let (Some(stdin), Some(input)) = (&mut stdin, input) {
+                let _ = stdin.write_all(input).await;
+            }
+            std::future::pending::<Infallible>().await
         };
-        Ok((answer, finish(status.as_ref(), &complaint)))
+        let mut answer = pin!(answer);
+        let mut ended = pin!(ended(status));
+        let ((answer, complaint), status) = tokio::select! {
+            biased;
+            answer = &mut answer => (answer?, ended.await?),
+            status = &mut ended => {
+                let status = status?;
+                (answer.await?, status)
+            }
+            never = feed => match never {},
+        };
+        Ok((answer, finish(&status, &complaint)))
     }
 
     fn refusal(&self, error: &Error) -> Failure {
@@ -153,11 +174,22 @@ async fn within<T>(
     }
 }
 
-/// Whether the command succeeded: an answer without its end is none.
-pub(super) fn finish(status: Option<&Status>, complaint: &[u8]) -> Result<(), Failure> {
-    let Some(status) = status else {
-        return Err(Failure::Connection("it ended before the answer was complete".into()));
+/// Waits for the end of the command. Of a connection that breaks the client closes neither stream: its end
+/// is known from here alone.
+///
+/// # Errors
+///
+/// When the connection has ended without the end of the command: an answer without its end is none.
+pub(super) async fn ended(status: Option<impl Future<Output = Option<Status>>>) -> Result<Status, Failure> {
+    let status = match status {
+        Some(status) => status.await,
+        None => None,
     };
+    status.ok_or_else(|| Failure::Connection("it ended before the answer was complete".into()))
+}
+
+/// Whether the command succeeded.
+pub(super) fn finish(status: &Status, complaint: &[u8]) -> Result<(), Failure> {
     if status.status.as_deref() == Some("Success") {
         return Ok(());
     }

@@ -3,14 +3,14 @@
 //! Out: lines of bounded length, and why there are no more. What a node sends faster than it is taken waits
 //! in the network: nothing is buffered here but one line.
 
-use std::io;
+use std::{io, pin::pin};
 
 use podgate_core::printable::printable;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::{
     Agent, Executor, Failure,
-    exec::{Stdin, finish},
+    exec::{Stdin, ended, finish},
 };
 
 /// Of one line, in bytes. A flow with many labels and policies has some thousands.
@@ -46,20 +46,19 @@ impl Executor {
         // Its end is what tells a command that no one reads any more.
         let _stdin = process.stdin();
         let (stdout, stderr) = (process.stdout(), process.stderr());
-        let status = process.take_status();
-        let (Some(mut stdout), Some(mut stderr), Some(status)) = (stdout, stderr, status) else {
+        let mut ended = pin!(ended(process.take_status()));
+        let (Some(mut stdout), Some(mut stderr)) = (stdout, stderr) else {
             return Err(Failure::Connection("it has no output".into()));
         };
+        let mut status = None;
         let (mut printed, mut said) = (LineBuffer::default(), LineBuffer::default());
         let (mut out, mut err) = (vec![0; PART], vec![0; PART]);
         let (mut is_out_open, mut is_err_open) = (true, true);
         let mut complaint = Vec::new();
         while is_out_open || is_err_open {
             tokio::select! {
-                read = read(&mut stdout, &mut out), if is_out_open => match read? {
-                    0 => is_out_open = false,
-                    count => printed.push(&out[..count], &mut take),
-                },
+                // What was printed before the end counts. There is little on stderr.
+                biased;
                 read = read(&mut stderr, &mut err), if is_err_open => match read? {
                     0 => is_err_open = false,
                     count => said.push(&err[..count], |line| if let Line::Printed(bytes) = line {
@@ -68,9 +67,18 @@ impl Executor {
                         take(Line::Said(&printable(text.trim())));
                     }),
                 },
+                read = read(&mut stdout, &mut out), if is_out_open => match read? {
+                    0 => is_out_open = false,
+                    count => printed.push(&out[..count], &mut take),
+                },
+                end = &mut ended, if status.is_none() => status = Some(end?),
             }
         }
-        finish(status.await.as_ref(), &complaint)
+        let status = match status {
+            Some(status) => status,
+            None => ended.await?,
+        };
+        finish(&status, &complaint)
     }
 }
 

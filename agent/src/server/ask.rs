@@ -59,6 +59,9 @@ pub enum Ask {
         /// Go on with what comes.
         #[serde(default)]
         follow: bool,
+        /// A pod that the filter names and that neither the cluster nor a flow has is an error.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pod_must_exist: bool,
     },
     /// Answered by [`podgate_core::explain::Explanation`].
     Explain {
@@ -112,11 +115,17 @@ impl Server {
             Err(error) => return (line(Reply::<()>::Error(error)), None),
         };
         let answer = match ask {
-            Ask::Flows { filter, since_seconds, until_seconds, last, follow } => {
+            Ask::Flows { filter, since_seconds, until_seconds, last, follow, pod_must_exist } => {
                 let [since, until] = [since_seconds, until_seconds].map(|age| age.map(Duration::from_secs));
-                return match self.flows(filter, FlowWindow { since, until }, last, follow).await {
-                    Some(flows) => (line(Reply::Ok(())), Some(Later::FlowReplies(flows))),
-                    None => (line(Reply::<()>::Error("too many follow flows already".into())), None),
+                let unknown = filter.pod.clone().filter(|pod| pod_must_exist && !self.has_pod(pod));
+                return match (self.flows(filter, FlowWindow { since, until }, last, follow).await, unknown) {
+                    (Some(flows), Some(pod)) if flows.past.is_empty() => {
+                        let error =
+                            format!("no pod {pod}: the cluster does not have it, and no flow here is of it");
+                        (line(Reply::<()>::Error(error)), None)
+                    }
+                    (Some(flows), _) => (line(Reply::Ok(())), Some(Later::FlowReplies(flows))),
+                    (None, _) => (line(Reply::<()>::Error("too many follow flows already".into())), None),
                 };
             }
             Ask::Trace { pod, from, to, protocol, port, count, seconds } => {
@@ -164,6 +173,12 @@ impl Server {
             }
         };
         (answer, None)
+    }
+
+    /// `namespace/name`
+    fn has_pod(&self, pod: &str) -> bool {
+        let name = pod.split_once('/').map(|(namespace, name)| ObjectName::new(namespace, name));
+        name.is_some_and(|name| self.snapshot().cluster.pods.contains_key(&name))
     }
 
     /// `None`: there is no place.

@@ -207,7 +207,7 @@ fn explain_answers_for_a_cluster_with_a_change_and_keeps_its_own() {
 }
 
 #[test]
-fn a_question_to_nobody_names_the_socket() {
+fn a_question_without_an_agent_names_the_socket() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("none.sock");
     let error = api::ask::<Status>(&path, &Ask::Status).unwrap_err().to_string();

@@ -4,8 +4,11 @@ use std::{fs, path::PathBuf};
 
 use podgate::source::manifests::{self, Change};
 use podgate_core::{
-    matrix::{Difference, matrix},
-    model::Cluster,
+    matrix::{
+        Difference, MatrixScope, Pair, PodGroup, WorkloadMatrix, matrix, matrix_within, workload_difference,
+        workload_matrix,
+    },
+    model::{Cluster, Name},
 };
 use podgate_testkit::{
     generate::{Entries, cluster, ports},
@@ -96,21 +99,126 @@ fn a_difference_is_that_of_the_specification() {
                 .cloned()
                 .collect();
             let ports = names.iter().map(|port| port.parse().expect("a port of the generator")).collect();
-            let [was, is] = [objects, &after].map(|objects| {
-                let picture = read(objects, Layout::File(Form::JsonList));
-                matrix(&picture.cluster, &ports)
-            });
-            let difference = Difference::between(&was, &is);
-            let seen = difference.opened.iter().map(|pair| (pair, '+'));
-            let seen = seen.chain(difference.closed.iter().map(|pair| (pair, '!')));
-            let mut seen: Vec<String> =
-                seen.map(|(pair, sign)| format!("{} {} {} {sign}", pair.port, pair.from, pair.to)).collect();
-            seen.sort();
-            prop_assert_eq!(seen, expected(&naive::matrix(objects, names), &naive::matrix(&after, names)));
+            let [was, is] =
+                [objects, &after].map(|objects| read(objects, Layout::File(Form::JsonList)).cluster);
+            let scope = MatrixScope::default();
+            let difference = Difference::of(&was, &is, &ports, &scope);
+            let expected = expected(&naive::matrix(objects, names), &naive::matrix(&after, names));
+            prop_assert_eq!(lines(&difference, |name| vec![name.to_string()]), &expected[..]);
+            prop_assert!(difference.opened.is_sorted() && difference.closed.is_sorted());
+
+            // By workload it says the same, but for what a pod of many reaches of itself.
+            let (workloads, difference) = workload_difference(&was, &is, &ports, &scope);
+            let pods = |row: &Name| -> Vec<String> {
+                workloads.pods[row].iter().map(|pod| pod.name.to_string()).collect()
+            };
+            let is_of_one = |line: &String| {
+                let [_, from, to, _] = line.split(' ').collect::<Vec<_>>()[..] else {
+                    unreachable!("four words")
+                };
+                from != to
+                    || workloads.pods.values().any(|pods| pods.len() == 1 && pods[0].name.to_string() == from)
+            };
+            let expected: Vec<String> = expected.into_iter().filter(is_of_one).collect();
+            prop_assert_eq!(lines(&difference, pods), expected);
             Ok(())
         },
         describe,
     );
+}
+
+/// A row of the matrix by workload holds for each pair of different pods.
+#[test]
+fn the_matrix_of_workloads_says_what_that_of_pods_says() {
+    check(
+        CLUSTERS,
+        samples,
+        |(objects, _, names)| {
+            let ports = names.iter().map(|port| port.parse().expect("a port of the generator")).collect();
+            let cluster = read(objects, Layout::File(Form::JsonList)).cluster;
+            let by_pod = matrix(&cluster, &ports);
+            let WorkloadMatrix { matrix, pods } = workload_matrix(&cluster, &ports, &MatrixScope::default());
+            prop_assert_eq!(pods.values().map(Vec::len).sum::<usize>(), by_pod.pods.len());
+            for (port, rows) in &matrix.ports {
+                for (from, row) in rows {
+                    for (to, verdict) in matrix.pods.iter().zip(&row.0) {
+                        let pairs =
+                            pods[from].iter().flat_map(|from| pods[to].iter().map(move |to| (from, to)));
+                        let is_single = pods[from].len() == 1;
+                        for (one, other) in pairs.filter(|(one, other)| one.name != other.name || is_single) {
+                            let place = by_pod.pods.iter().position(|pod| **pod == *other.name.to_string());
+                            let expected = by_pod.ports[port][&Name::from(one.name.to_string())].0
+                                [place.expect("a pod")];
+                            prop_assert_eq!(*verdict, expected, "{}: {} -> {}", port, one.name, other.name);
+                        }
+                    }
+                }
+            }
+            Ok(())
+        },
+        describe,
+    );
+}
+
+/// What is narrowed is a part of the whole.
+#[test]
+fn a_narrowed_matrix_is_a_part_of_the_whole() {
+    check(
+        CLUSTERS,
+        samples,
+        |(objects, _, names)| {
+            let ports = names.iter().map(|port| port.parse().expect("a port of the generator")).collect();
+            let cluster = read(objects, Layout::File(Form::JsonList)).cluster;
+            let whole = matrix(&cluster, &ports);
+            let Some(first) = cluster.pods.values().next() else { return Ok(()) };
+            let scope = MatrixScope {
+                namespace: Some(first.name.namespace.clone()),
+                labels: first
+                    .labels
+                    .iter()
+                    .take(1)
+                    .map(|(key, value)| (key.clone(), Some(value.clone())))
+                    .collect(),
+                to: [PodGroup::Pod(first.name.clone())].into(),
+                ..MatrixScope::default()
+            };
+            let is_source = |pod: &Name| {
+                cluster.pods.values().any(|found| {
+                    let has = scope.labels.iter().all(|(key, value)| found.labels.get(key) == value.as_ref());
+                    *found.name.to_string() == **pod && found.name.namespace == first.name.namespace && has
+                })
+            };
+            let mut expected = whole.clone();
+            expected.pods.retain(|pod| **pod == *first.name.to_string());
+            for rows in expected.ports.values_mut() {
+                rows.retain(|pod, _| is_source(pod));
+                for row in rows.values_mut() {
+                    let cells = whole.pods.iter().zip(std::mem::take(&mut row.0));
+                    row.0 =
+                        cells.filter(|(pod, _)| expected.pods.contains(pod)).map(|(_, cell)| cell).collect();
+                }
+            }
+            prop_assert_eq!(matrix_within(&cluster, &ports, &scope), expected);
+            Ok(())
+        },
+        describe,
+    );
+}
+
+/// `pods`: of a row.
+fn lines(difference: &Difference, pods: impl Fn(&Name) -> Vec<String>) -> Vec<String> {
+    let Difference { opened, closed, .. } = difference;
+    let pairs = opened.iter().map(|pair| (pair, '+')).chain(closed.iter().map(|pair| (pair, '!')));
+    let mut lines = Vec::new();
+    for (Pair { port, from, to }, sign) in pairs {
+        let is_single = from == to && pods(from).len() == 1;
+        for from in pods(from) {
+            let to = pods(to).into_iter().filter(|to| *to != from || is_single);
+            lines.extend(to.map(|to| format!("{port} {from} {to} {sign}")));
+        }
+    }
+    lines.sort();
+    lines
 }
 
 /// Both clusters have the same pods.

@@ -10,7 +10,7 @@ use std::{
 use podgate_common::Protocol;
 use podgate_core::{
     explain::{Question, Verdict, explain},
-    matrix::{PairVerdict, name_matrix},
+    matrix::{MatrixScope, PairVerdict, name_matrix},
     model::ObjectName,
     port_spec::PortSpec,
 };
@@ -54,7 +54,7 @@ fn the_matrix_of_names_says_what_explain_says_of_each() {
     let ports: BTreeSet<PortSpec> = ["TCP/80", "TCP/443", "UDP/53"].map(|port| port.parse().unwrap()).into();
     let agrees = |objects: &Vec<Value>| {
         let cluster = read(objects, Layout::File(Form::JsonList)).cluster;
-        let matrix = name_matrix(&cluster, &ports);
+        let matrix = name_matrix(&cluster, &ports, &MatrixScope::default());
         for (port, rows) in &matrix.ports {
             for (pod, row) in rows {
                 for (name, verdict) in matrix.names.iter().zip(&row.0) {

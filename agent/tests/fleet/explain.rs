@@ -14,7 +14,7 @@ use crate::{
     server::{Behaviour, PODS, Server, agent_pod, node_name, version},
 };
 
-const TO_BACKEND: &str = "explain --from shop/frontend --to shop/backend-2 --port TCP/8080";
+pub(crate) const TO_BACKEND: &str = "explain --from shop/frontend --to shop/backend-2 --port TCP/8080";
 
 /// A pod on the host network, beside the shop.
 const HOST: &str = "\
@@ -31,7 +31,7 @@ fn shop() -> Cluster {
 }
 
 /// What an agent that knows the cluster answers to `explain`.
-fn explanation(cluster: &Cluster, arguments: &[String]) -> Result<Explanation, String> {
+pub(crate) fn explanation(cluster: &Cluster, arguments: &[String]) -> Result<Explanation, String> {
     let option = |name: &str| {
         let value = arguments.iter().find_map(|argument| argument.strip_prefix(name));
         value.unwrap_or_else(|| panic!("no {name} in {arguments:?}"))
@@ -66,7 +66,9 @@ fn pod(namespace: &str, name: &str, node: usize) -> Value {
 }
 
 /// The shop on two nodes of three, whose agents all know it.
-fn server(agents: impl Fn(&Cluster, &str, &[String]) -> Option<Behaviour> + Send + Sync + 'static) -> Server {
+pub(crate) fn server(
+    agents: impl Fn(&Cluster, &str, &[String]) -> Option<Behaviour> + Send + Sync + 'static,
+) -> Server {
     let cluster = shop();
     let server = Server::with_nodes(3, move |node, _, arguments| {
         agents(&cluster, node, arguments).unwrap_or_else(|| answers(&cluster, arguments))
@@ -84,11 +86,11 @@ fn server(agents: impl Fn(&Cluster, &str, &[String]) -> Option<Behaviour> + Send
     server
 }
 
-fn healthy() -> Server {
+pub(crate) fn healthy() -> Server {
     server(|_, _, _| None)
 }
 
-fn json_of(done: &Finished) -> Value {
+pub(crate) fn json_of(done: &Finished) -> Value {
     serde_json::from_str(&done.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}{}", done.stdout, done.stderr))
 }
@@ -197,7 +199,6 @@ fn an_end_that_nothing_enforces_is_said_to_be_open() {
         (done.code, &*done.stderr),
         (Some(4), "node-001: no agent runs there\n1 of 2 nodes answered\n")
     );
-
     let done = run(&healthy(), "explain --from guests/visitor --to shop/host --port 80");
     let open = "ingress of shop/host, on node-001: NOT ENFORCED: it is on the host network of node-001";
     assert!(

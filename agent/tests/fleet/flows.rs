@@ -78,10 +78,13 @@ fn the_past_of_all_nodes_is_merged_by_time_and_the_newest_are_kept() {
         }
     });
     let done = run(&server, "flows --denied --since 15m");
-    let column = |line: &str| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
-    let shown: Vec<String> = done.stdout.lines().map(column).collect();
-    let expected = ["NODE TIME", "node-000 00:00:01.000", "node-001 00:00:02.000", "node-000 00:00:03.000"];
-    assert_eq!(shown, expected, "{}", done.stderr);
+    let expected = "\
+NODE      TIME (UTC)               SIDE     FROM                TO                        VERDICT     REASON          POLICIES
+node-000  2026-01-01 00:00:01.000  ingress  shop/a:80           shop/web TCP/80           denied      policy
+node-001  2026-01-01 00:00:02.000  ingress  shop/b:80           shop/web TCP/80           denied      policy
+node-000  2026-01-01 00:00:03.000  ingress  shop/c\\u{1b}[2J:80  shop/web TCP/80           denied      policy
+";
+    assert_eq!(done.stdout, expected, "{}", done.stderr);
     assert!(!done.stdout.contains('\u{1b}'), "{}", done.stdout);
     assert_eq!(done.code, Some(4));
     let said = "2 lines could not be read\npodgate 9.0 runs on 3 nodes (node-000, node-001, node-002), this is podgate 0.1.0\nnode-002: its agent says: no agent answers\n2 of 3 nodes answered\n";
@@ -92,6 +95,39 @@ fn the_past_of_all_nodes_is_merged_by_time_and_the_newest_are_kept() {
     assert!(done.stderr.contains("2 older flows are left out (--last)"), "{}", done.stderr);
     for line in ["flows -o yaml", "flows -l app=web", "flows --port http/80"] {
         assert_ne!(run(&server, line).code, Some(0), "{line}");
+    }
+}
+
+#[test]
+fn a_pod_that_does_not_exist_is_an_error_unless_flows_of_it_are_known() {
+    let server = Server::with_nodes(2, |node, _, arguments| {
+        let is_of = arguments.iter().any(|argument| argument == "--pod=shop/gone");
+        Behaviour::Prints(if is_of && node == "node-001" { flow(1_000, "shop/gone") } else { String::new() })
+    });
+    let pods = vec![json!({"metadata": {"name": "quiet", "namespace": "shop"}})];
+    server.objects().lists.insert("/api/v1/namespaces/shop/pods".into(), pods);
+    for (line, code, said) in [
+        (
+            "--pod shop/quiet",
+            0,
+            "no flow in namespace shop (-A for all) that matches\n2 of 2 nodes answered\n",
+        ),
+        ("--pod shop/gone", 0, "2 of 2 nodes answered\n"),
+        (
+            "--pod shop/absent",
+            1,
+            "2 of 2 nodes answered\nerror: no pod shop/absent: the API server does not have it\n",
+        ),
+        ("--pod shop/absent --follow", 1, "error: no pod shop/absent: the API server does not have it\n"),
+        // Who may not list pods learns that there are none.
+        (
+            "--pod other/absent",
+            0,
+            "no flow in namespace shop (-A for all) that matches\n2 of 2 nodes answered\n",
+        ),
+    ] {
+        let done = run(&server, &format!("flows {line}"));
+        assert_eq!((done.code, &*done.stderr), (Some(code), said), "{line}");
     }
 }
 
@@ -120,8 +156,8 @@ fn followed_nodes_are_in_order_and_an_agent_that_is_replaced_is_followed_on() {
     let mut child = start(&server, "flows --follow -A");
     let (shown, said) = (lines(child.stdout.take().unwrap()), lines(child.stderr.take().unwrap()));
     // What is later in time waits for what is earlier.
-    assert!(wait_for(&shown, "shop/").starts_with("node-001  00:00:04.000"));
-    assert!(wait_for(&shown, "shop/").starts_with("node-000  00:00:05.000"));
+    assert!(wait_for(&shown, "shop/").starts_with("node-001  2026-01-01 00:00:04.000"));
+    assert!(wait_for(&shown, "shop/").starts_with("node-000  2026-01-01 00:00:05.000"));
     wait_for(&said, "node-000: the connection failed: the stream ended; trying again");
     {
         let mut objects = server.objects();
@@ -133,6 +169,30 @@ fn followed_nodes_are_in_order_and_an_agent_that_is_replaced_is_followed_on() {
     assert!(back.ends_with(" s not seen"), "{back}");
     wait_for(&shown, "shop/new");
     kill(child);
+}
+
+#[test]
+fn a_connection_that_breaks_is_noticed_at_once_and_the_node_is_followed_on() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::with_nodes(1, move |_, _, _| {
+        match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0..2 => Behaviour::Breaks(flow(1_000, "shop/before")),
+            _ => Behaviour::Follows(flow(2_000, "shop/after")),
+        }
+    });
+    let mut child = start(&server, "flows --follow -A");
+    let (shown, said) = (lines(child.stdout.take().unwrap()), lines(child.stderr.take().unwrap()));
+    wait_for(&shown, "shop/before");
+    wait_for(&said, "node-000: the connection failed: it ended before the answer was complete; trying again");
+    wait_for(&shown, "shop/after");
+    kill(child);
+
+    let server = Server::with_nodes(1, |_, _, _| Behaviour::Breaks(String::new()));
+    let done = run(&server, "status --request-timeout 60s");
+    let said =
+        "node-000: the connection failed: it ended before the answer was complete\n0 of 1 nodes answered\n";
+    assert_eq!((done.code, &*done.stderr), (Some(1), said));
+    assert!(done.took < DEADLINE, "{:?}", done.took);
 }
 
 #[test]

@@ -13,3 +13,4 @@ mod report;
 mod rollout;
 mod server;
 mod survey;
+mod what_if;

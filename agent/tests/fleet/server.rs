@@ -30,12 +30,16 @@ use tokio_tungstenite::{
     tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
 };
 
+const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const STATUS: u8 = 3;
 
+/// What an agent does when it has read what it was sent.
+pub(crate) type Reader = Arc<dyn Fn(&[u8]) -> Behaviour + Send + Sync>;
+
 /// What an agent does when it is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Behaviour {
     /// Prints this, and succeeds.
     Prints(String),
@@ -51,6 +55,10 @@ pub(crate) enum Behaviour {
     Floods { line: String, every: Duration, lines: usize },
     /// Prints this, and leaves the stream open.
     Follows(String),
+    /// Prints this, and is cut off: neither the command nor the connection comes to its end.
+    Breaks(String),
+    /// Reads so many bytes of standard input, which does not end there.
+    Reads(usize, Reader),
 }
 
 /// Asked with the node, its pod and the arguments after the program.
@@ -298,7 +306,10 @@ async fn speak(mut socket: WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>, b
             let _ = socket.send(message(STDOUT, &text)).await;
             let _ = socket.send(message(STDERR, complaint)).await;
             let _ = socket.send(message(STATUS, &failure.to_string())).await;
+            // As an API server does with what is still sent to a command that has ended.
+            while socket.next().await.is_some_and(|message| message.is_ok()) {}
         }
+        Behaviour::Breaks(text) => _ = socket.send(message(STDOUT, &text)).await,
         Behaviour::Floods { line, every, lines } => {
             for _ in 0..lines {
                 if socket.send(message(STDOUT, &line)).await.is_err() {
@@ -313,6 +324,19 @@ async fn speak(mut socket: WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>, b
                 return;
             }
             while socket.next().await.is_some_and(|message| message.is_ok()) {}
+        }
+        Behaviour::Reads(length, then) => {
+            let mut input = Vec::new();
+            while input.len() < length {
+                match socket.next().await {
+                    Some(Ok(Message::Binary(part))) if part.first() == Some(&STDIN) => {
+                        input.extend(&part[1..])
+                    }
+                    Some(Ok(Message::Ping(_))) => {}
+                    other => panic!("{other:?} in place of input"),
+                }
+            }
+            Box::pin(speak(socket, then(&input))).await;
         }
         Behaviour::Hangs | Behaviour::Refused(_) => while socket.next().await.is_some() {},
     }

@@ -132,6 +132,12 @@ impl Known {
             }
             Ask::Flows { filter, last, .. } => {
                 let flows: Vec<_> = self.flows.iter().filter(|flow| filter.matches(flow)).collect();
+                if let Some(pod) = filter.pod.filter(|_| flows.is_empty()) {
+                    let error =
+                        format!("no pod {pod}: the cluster does not have it, and no flow here is of it");
+                    let _ = stream.write_all(response(Reply::<()>::Error(error)).as_bytes());
+                    return;
+                }
                 let newest = last.map_or(0, |last| flows.len().saturating_sub(last));
                 let flows = flows[newest..].iter().map(|flow| {
                     let flow = FlowLine::FlowRecord(Box::new(FlowRecord::clone(flow)));

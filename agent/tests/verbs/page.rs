@@ -22,7 +22,8 @@ fn the_page_filters_sorts_and_explains_in_a_browser() {
     let crowd = place.join("crowd.json");
     write(&crowd, &crowd_of(400).to_string());
     let crowd = format!("matrix --manifests {} --ports TCP/80 -o html", crowd.display());
-    write(&place.join("crowd.html"), &stdout(&crowd, 0));
+    write(&place.join("crowd.html"), &stdout(&format!("{crowd} --by pods"), 0));
+    write(&place.join("workloads.html"), &stdout(&crowd, 0));
     let facts = json!({"matrix": matrix, "explained": explained(&matrix)});
     write(&place.join("facts.json"), &facts.to_string());
 

@@ -100,16 +100,21 @@ fn every_finding_is_documented_with_its_severity() {
 }
 
 #[test]
-fn the_readme_shows_lines_that_lint_and_coverage_print() {
+fn the_readme_shows_lines_that_lint_coverage_and_matrix_print() {
     let readme = fs::read_to_string(directory().join("../../../README.md")).expect("the README");
     let mut shown = 0;
     let mut printed: Option<(&str, String)> = None;
     for line in readme.lines() {
         if let Some(command) = line.strip_prefix("$ podgate ") {
             let verb = command.split(' ').next().unwrap_or_default();
-            let path = directory().join(format!("expected/{verb}.txt"));
-            let of_these = ["lint", "coverage"].contains(&verb);
-            printed = of_these.then(|| (verb, fs::read_to_string(path).expect("an expected output")));
+            let file = [("lint", "lint"), ("coverage", "coverage"), ("matrix", "matrix-diff")];
+            let file = file.into_iter().find(|(of, _)| *of == verb);
+            printed = file.map(|(_, file)| {
+                let path = directory().join(format!("expected/{file}.txt"));
+                let text = fs::read_to_string(path).expect("an expected output");
+                assert!(text.starts_with(&format!("{line}\n")), "{line} is not {text}");
+                (verb, text)
+            });
         }
         match &printed {
             _ if line == "```" => printed = None,
@@ -120,7 +125,7 @@ fn the_readme_shows_lines_that_lint_and_coverage_print() {
             Some(_) | None => {}
         }
     }
-    assert!(shown >= 4, "only {shown} lines");
+    assert!(shown >= 6, "only {shown} lines");
 }
 
 /// Tests run at once: each writes the page after its outputs, so the last one to do so has read all of them.

@@ -175,7 +175,7 @@ const OFFLINE: [(&str, &str); 114] = [
 ];
 
 /// Likewise, beside an agent.
-const LIVE: [(&str, &str); 24] = [
+const LIVE: [(&str, &str); 25] = [
     ("status", "status"),
     ("status-json", "status -o json"),
     ("endpoints", "endpoints"),
@@ -196,6 +196,7 @@ const LIVE: [(&str, &str); 24] = [
     ("flows-denied", "flows --denied --port UDP/9100"),
     ("flows-of-a-namespace-json", "flows --namespace shop --last 1 -o json"),
     ("flows-of-no-pod", "flows --pod shop/absent"),
+    ("flows-of-an-agent-that-ends", "flows --follow --last 1 --color always"),
     ("trace-of-no-pod", "trace --pod shop/absent"),
     ("advise-live", "advise shop.yaml -n shop"),
     ("explain-live", "explain --from guests/visitor --to shop/backend-2 --port TCP/8080"),

@@ -81,7 +81,7 @@ fn an_entry_lives_as_long_as_in_netfilters_connection_tracking() {
 }
 
 #[test]
-fn an_entry_that_nobody_removes_does_not_look_young_again_for_two_years() {
+fn an_entry_that_is_never_removed_does_not_look_young_again_for_two_years() {
     // All that kernels are built with (kernel/Kconfig.hz).
     for hz in [100, 250, 300, 1_000] {
         let timeouts = Timeouts::of_kernel(hz);

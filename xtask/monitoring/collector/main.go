@@ -29,20 +29,37 @@ type line struct {
 	Metrics       json.RawMessage `json:"metrics,omitempty"`
 }
 
-type output struct {
+// Where both signals go.
+type sink struct {
 	file *os.File
 	lock sync.Mutex
 }
 
-func (output *output) write(of context.Context, line line) error {
+func (*sink) Capabilities() consumer.Capabilities { return consumer.Capabilities{} }
+
+func (sink *sink) ConsumeLogs(of context.Context, logs plog.Logs) error {
+	text, err := (&plog.JSONMarshaler{}).MarshalLogs(logs)
+	return sink.write(of, line{Logs: text}, err)
+}
+
+func (sink *sink) ConsumeMetrics(of context.Context, metrics pmetric.Metrics) error {
+	text, err := (&pmetric.JSONMarshaler{}).MarshalMetrics(metrics)
+	return sink.write(of, line{Metrics: text}, err)
+}
+
+// err: why there is no line.
+func (sink *sink) write(of context.Context, line line, err error) error {
+	if err != nil {
+		return err
+	}
 	line.Authorization = client.FromContext(of).Metadata.Get("authorization")
 	text, err := json.Marshal(line)
 	if err != nil {
 		return err
 	}
-	output.lock.Lock()
-	defer output.lock.Unlock()
-	_, err = output.file.Write(append(text, '\n'))
+	sink.lock.Lock()
+	defer sink.lock.Unlock()
+	_, err = sink.file.Write(append(text, '\n'))
 	return err
 }
 
@@ -63,7 +80,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	output := &output{file: file}
+	output := &sink{file: file}
 
 	factory := otlpreceiver.NewFactory()
 	http := map[string]any{"endpoint": *listen, "include_metadata": true}
@@ -75,36 +92,16 @@ func run() error {
 	if err := given.Unmarshal(config); err != nil {
 		return err
 	}
-	logs, err := consumer.NewLogs(func(of context.Context, logs plog.Logs) error {
-		text, err := (&plog.JSONMarshaler{}).MarshalLogs(logs)
-		if err != nil {
-			return err
-		}
-		return output.write(of, line{Logs: text})
-	})
-	if err != nil {
-		return err
-	}
-	metrics, err := consumer.NewMetrics(func(of context.Context, metrics pmetric.Metrics) error {
-		text, err := (&pmetric.JSONMarshaler{}).MarshalMetrics(metrics)
-		if err != nil {
-			return err
-		}
-		return output.write(of, line{Metrics: text})
-	})
-	if err != nil {
-		return err
-	}
 	settings := receiver.Settings{
 		ID:                component.NewID(factory.Type()),
 		TelemetrySettings: componenttest.NewNopTelemetrySettings(),
 	}
 	// Both are one server: it belongs to its configuration.
-	ofLogs, err := factory.CreateLogs(context.Background(), settings, config, logs)
+	ofLogs, err := factory.CreateLogs(context.Background(), settings, config, output)
 	if err != nil {
 		return err
 	}
-	ofMetrics, err := factory.CreateMetrics(context.Background(), settings, config, metrics)
+	ofMetrics, err := factory.CreateMetrics(context.Background(), settings, config, output)
 	if err != nil {
 		return err
 	}

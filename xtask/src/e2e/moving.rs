@@ -35,6 +35,7 @@ const END: Duration = Duration::from_secs(30);
 
 /// Takes away what Calico's agent leaves on a node, as `agent/docs/calico.md` has it.
 const FLUSH: &str = "for t in iptables ip6tables; do $t-save | grep -v cali | $t-restore; done; \
+                     for f in ip ip6; do nft delete table $f calico 2> /dev/null; done; \
                      ipset list -n | grep ^cali | xargs -r -n1 ipset destroy";
 
 /// A connection to the server, and the rule that decides it.

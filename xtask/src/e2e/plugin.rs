@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     process::Output,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{CLIENT_ALLOWED, CLIENT_DENIED, CLOSE, PATIENCE, Run};
-use crate::{cluster::NODES, image, lab::until, platform::Platform};
+use crate::{cluster::NODES, image, lab::until, platform::Platform, workspace};
 
 /// From the return of `apply` to the end of `rollout status`: the plugin's start, and what a node takes.
 const ROLLOUT: Duration = Duration::from_secs(2);
@@ -24,6 +25,10 @@ const FOLLOWED: &str = "8";
 /// Denies all that leaves a pod with the label.
 const MUTE: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: mute, namespace: shop}\n\
                     spec: {podSelector: {matchLabels: {mute: 'yes'}}, policyTypes: [Egress]}\n";
+
+/// The server's policy, which then takes everyone in.
+const OPEN: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: web, namespace: shop}\n\
+                    spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress], ingress: [{}]}\n";
 
 impl Run<'_> {
     pub(super) fn rollout(&self) -> Result<()> {
@@ -105,6 +110,18 @@ impl Run<'_> {
             let nodes = ["egress", "ingress"].map(|side| &answer[side]["node"]);
             ensure!(answer["verdict"] == verdict && nodes == NODES, "{answer:#}");
         }
+        // The one that is denied, if the server took everyone in.
+        let change = workspace::target()?.join("e2e-what-if.yaml");
+        fs::write(&change, OPEN).with_context(|| change.display().to_string())?;
+        let (from, file) = (format!("shop/{CLIENT_DENIED}"), change.display().to_string());
+        let question = ["explain", "--from", &from, "--to", "shop/web", "--port", "TCP/80", "-o", "json"];
+        let answer = self.answer(&[&question[..], &["--what-if", &file]].concat());
+        fs::remove_file(&change).with_context(|| change.display().to_string())?;
+        let answer: Value = serde_json::from_str(&answer?).context("an explanation")?;
+        let nodes = ["egress", "ingress"].map(|side| &answer[side]["node"]);
+        ensure!(answer["verdict"] == "allow" && nodes == NODES, "{answer:#}");
+        let address = self.address("web")?;
+        ensure!(!self.reaches(CLIENT_DENIED, &address)?, "nothing was applied");
         Ok(())
     }
 

@@ -26,7 +26,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 ];
 
 /// No kubelet runs in the lab.
-const UNASKED: [&str; 2] = ["--kubelet-healthz", "off"];
+const NO_KUBELET: [&str; 2] = ["--kubelet-healthz", "off"];
 
 const HTTP: Traffic = Traffic::Tcp(80);
 const SSH: Traffic = Traffic::Tcp(22);
@@ -35,14 +35,14 @@ const API: Traffic = Traffic::Tcp(6443);
 const POLICY: &str = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\n";
 
 /// A node, a host outside and a pod, with servers on each.
-struct Scene {
+struct Fixture {
     node: Node,
     outside: Host,
     pod: Pod,
     _servers: Vec<Server>,
 }
 
-impl Scene {
+impl Fixture {
     fn new(lab: &mut Lab) -> Result<Self> {
         let (node, outside) = (lab.node("n1")?, lab.outside("out")?);
         let pod = node.pod("x/pod").start()?;
@@ -99,17 +99,17 @@ fn policy(lab: &Lab, name: &str, spec: &str) -> Result<()> {
 }
 
 fn closed(lab: &mut Lab) -> Result<()> {
-    let scene = Scene::new(lab)?;
+    let fixture = Fixture::new(lab)?;
     host_endpoint(lab, "interfaceName: eth0")?;
-    let agent = Agent::start(&scene.node, &UNASKED)?;
+    let agent = Agent::start(&fixture.node, &NO_KUBELET)?;
     for traffic in [HTTP, Traffic::Udp(7), Traffic::Echo, API] {
         let expected = if traffic == API { Seen::Reached } else { Seen::Blocked };
-        scene.comes_in(traffic, expected)?;
-        scene.goes_out(traffic, expected)?;
+        fixture.comes_in(traffic, expected)?;
+        fixture.goes_out(traffic, expected)?;
     }
-    scene.comes_in(SSH, Seen::Reached)?;
-    scene.goes_out(SSH, Seen::Blocked)?;
-    scene.pod_is_reached()?;
+    fixture.comes_in(SSH, Seen::Reached)?;
+    fixture.goes_out(SSH, Seen::Blocked)?;
+    fixture.pod_is_reached()?;
 
     let listed = agent.ask(&["endpoints"])?;
     let of_host = |endpoint: &&serde_json::Value| endpoint["pod"] == "HostEndpoint/n1-host";
@@ -117,7 +117,7 @@ fn closed(lab: &mut Lab) -> Result<()> {
     let is_listed = host.is_some_and(|it| it["interface"] == "eth0" && it["ingress"]["isolated"] == true);
     ensure!(is_listed, "{listed}");
     until("flows tell of the host endpoint", PATIENT, || {
-        let flows = scene.node.podgate(&["flows"])?.stdout;
+        let flows = fixture.node.podgate(&["flows"])?.stdout;
         let has = |verdict: &str| {
             flows.lines().any(|line| line.contains("HostEndpoint/n1-host") && line.contains(verdict))
         };
@@ -127,13 +127,13 @@ fn closed(lab: &mut Lab) -> Result<()> {
 
     // And without it everything is as before.
     lab.manifests().remove("host.yaml")?;
-    scene.comes_in_at_last(HTTP, Seen::Reached)?;
-    scene.goes_out(HTTP, Seen::Reached)
+    fixture.comes_in_at_last(HTTP, Seen::Reached)?;
+    fixture.goes_out(HTTP, Seen::Reached)
 }
 
 fn opened(lab: &mut Lab) -> Result<()> {
-    let scene = Scene::new(lab)?;
-    let [out, _] = scene.outside.addresses.both();
+    let fixture = Fixture::new(lab)?;
+    let [out, _] = fixture.outside.addresses.both();
     host_endpoint(lab, "interfaceName: eth0, expectedIPs: []")?;
     policy(
         lab,
@@ -143,75 +143,75 @@ fn opened(lab: &mut Lab) -> Result<()> {
         ),
     )?;
     policy(lab, "out", "egress: [{action: Allow, protocol: UDP, destination: {ports: [7]}}]")?;
-    let _agent = Agent::start(&scene.node, &UNASKED)?;
-    scene.comes_in_at_last(HTTP, Seen::Reached)?;
-    let [v4, v6] = scene.node.addresses.both();
-    let probe = |to, traffic, expected| scene.outside.place.probe_expecting(to, traffic, expected);
+    let _agent = Agent::start(&fixture.node, &NO_KUBELET)?;
+    fixture.comes_in_at_last(HTTP, Seen::Reached)?;
+    let [v4, v6] = fixture.node.addresses.both();
+    let probe = |to, traffic, expected| fixture.outside.place.probe_expecting(to, traffic, expected);
     ensure!(probe(v6, HTTP, Seen::Blocked)? == Seen::Blocked, "the policy names an IPv4 address");
     ensure!(probe(v4, Traffic::Tcp(7), Seen::Blocked)? == Seen::Blocked, "the policy names one port");
-    scene.goes_out(Traffic::Udp(7), Seen::Reached)?;
-    scene.goes_out(HTTP, Seen::Blocked)?;
-    scene.comes_in(SSH, Seen::Reached)?;
-    scene.pod_is_reached()
+    fixture.goes_out(Traffic::Udp(7), Seen::Reached)?;
+    fixture.goes_out(HTTP, Seen::Blocked)?;
+    fixture.comes_in(SSH, Seen::Reached)?;
+    fixture.pod_is_reached()
 }
 
 fn forwarded(lab: &mut Lab) -> Result<()> {
-    let scene = Scene::new(lab)?;
+    let fixture = Fixture::new(lab)?;
     host_endpoint(lab, "interfaceName: '*', profiles: [projectcalico-default-allow]")?;
-    let _agent = Agent::start(&scene.node, &UNASKED)?;
-    scene.comes_in(HTTP, Seen::Reached)?;
-    scene.goes_out(HTTP, Seen::Reached)?;
-    scene.pod_is_reached()?;
+    let _agent = Agent::start(&fixture.node, &NO_KUBELET)?;
+    fixture.comes_in(HTTP, Seen::Reached)?;
+    fixture.goes_out(HTTP, Seen::Reached)?;
+    fixture.pod_is_reached()?;
 
     policy(
         lab,
         "forward",
         "applyOnForward: true, types: [Ingress], ingress: [{action: Allow, protocol: UDP}]",
     )?;
-    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
-    scene.comes_in(Traffic::Udp(7), Seen::Reached)?;
-    scene.goes_out(HTTP, Seen::Reached)?;
-    expect(&scene.outside.place, scene.pod.addresses, &[HTTP], Seen::Blocked)?;
-    expect(&scene.outside.place, scene.pod.addresses, &[SSH], Seen::Blocked)?;
-    expect(&scene.outside.place, scene.pod.addresses, &[Traffic::Udp(7)], Seen::Reached)?;
-    expect(&scene.pod.place, scene.outside.addresses, &[HTTP], Seen::Reached)?;
+    fixture.comes_in_at_last(HTTP, Seen::Blocked)?;
+    fixture.comes_in(Traffic::Udp(7), Seen::Reached)?;
+    fixture.goes_out(HTTP, Seen::Reached)?;
+    expect(&fixture.outside.place, fixture.pod.addresses, &[HTTP], Seen::Blocked)?;
+    expect(&fixture.outside.place, fixture.pod.addresses, &[SSH], Seen::Blocked)?;
+    expect(&fixture.outside.place, fixture.pod.addresses, &[Traffic::Udp(7)], Seen::Reached)?;
+    expect(&fixture.pod.place, fixture.outside.addresses, &[HTTP], Seen::Reached)?;
 
     // Evaluated before all others, and for forwarded traffic, too.
     policy(lab, "first", "preDNAT: true, applyOnForward: true, order: 1, ingress: [{action: Allow}]")?;
-    scene.comes_in_at_last(HTTP, Seen::Reached)?;
-    scene.pod_is_reached()
+    fixture.comes_in_at_last(HTTP, Seen::Reached)?;
+    fixture.pod_is_reached()
 }
 
 fn live(lab: &mut Lab) -> Result<()> {
-    let scene = Scene::new(lab)?;
-    let _agent = Agent::start(&scene.node, &UNASKED)?;
+    let fixture = Fixture::new(lab)?;
+    let _agent = Agent::start(&fixture.node, &NO_KUBELET)?;
     let [outside, node] =
-        [(&scene.outside.place, scene.node.addresses), (&scene.node.place, scene.outside.addresses)];
+        [(&fixture.outside.place, fixture.node.addresses), (&fixture.node.place, fixture.outside.addresses)];
     let open = [outside, node].map(|(from, to)| to.both().map(|to| Live::open(from, to)));
     let mut connections = open.into_iter().flatten().collect::<Result<Vec<_>>>()?;
     host_endpoint(lab, "interfaceName: eth0")?;
-    scene.comes_in_at_last(Traffic::Tcp(7), Seen::Blocked)?;
+    fixture.comes_in_at_last(Traffic::Tcp(7), Seen::Blocked)?;
     connections.iter_mut().try_for_each(Live::goes_on)
 }
 
 fn restarted(lab: &mut Lab) -> Result<()> {
-    let scene = Scene::new(lab)?;
+    let fixture = Fixture::new(lab)?;
     host_endpoint(lab, "interfaceName: eth0")?;
     policy(lab, "in", "ingress: [{action: Allow, protocol: TCP, destination: {ports: [80]}}]")?;
-    let agent = Agent::start(&scene.node, &UNASKED)?;
-    scene.comes_in_at_last(Traffic::Tcp(7), Seen::Blocked)?;
+    let agent = Agent::start(&fixture.node, &NO_KUBELET)?;
+    fixture.comes_in_at_last(Traffic::Tcp(7), Seen::Blocked)?;
     agent.until("the host endpoint is confirmed", PATIENT, "endpoints", |listed| {
         listed.to_string().contains("\"identified\"") && !listed.to_string().contains("unconfirmed")
     })?;
     let holds = || {
-        scene.comes_in(HTTP, Seen::Reached)?;
-        scene.comes_in(Traffic::Tcp(7), Seen::Blocked)
+        fixture.comes_in(HTTP, Seen::Reached)?;
+        fixture.comes_in(Traffic::Tcp(7), Seen::Blocked)
     };
     agent.kill()?;
     holds()?;
     // A restarted agent does not ask about what it finds confirmed.
     let deaf = ["--kubelet-healthz", "http://127.0.0.1:9/healthz", "--host-endpoints-guard", "2"];
-    let agent = Agent::start(&scene.node, &deaf)?;
+    let agent = Agent::start(&fixture.node, &deaf)?;
     let listed = agent.ask(&["endpoints"])?;
     ensure!(!listed.to_string().contains("unconfirmed"), "{listed}");
     holds()?;
@@ -276,42 +276,42 @@ fn unenforced(lab: &mut Lab) -> Result<()> {
 }
 
 /// The health endpoint of a test's agent: a server outside.
-fn healthz(scene: &Scene) -> String {
-    format!("http://{}:80/", scene.outside.addresses.v4)
+fn healthz(fixture: &Fixture) -> String {
+    format!("http://{}:80/", fixture.outside.addresses.v4)
 }
 
 fn undone(lab: &mut Lab) -> Result<()> {
-    let scene = Scene::new(lab)?;
-    let url = healthz(&scene);
+    let fixture = Fixture::new(lab)?;
+    let url = healthz(&fixture);
     let options = ["--kubelet-healthz", &url, "--host-endpoints-guard", "6"];
-    let agent = Agent::start(&scene.node, &options)?;
+    let agent = Agent::start(&fixture.node, &options)?;
     host_endpoint(lab, "interfaceName: eth0")?;
-    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    fixture.comes_in_at_last(HTTP, Seen::Blocked)?;
     agent.until("the change is undone", PATIENT, "endpoints", |listed| {
         listed.to_string().contains("\"undone\"")
     })?;
-    scene.comes_in(HTTP, Seen::Reached)?;
-    scene.goes_out(HTTP, Seen::Reached)?;
+    fixture.comes_in(HTTP, Seen::Reached)?;
+    fixture.goes_out(HTTP, Seen::Reached)?;
 
     // With a way out it is kept.
     policy(lab, "out", "egress: [{action: Allow}]")?;
-    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    fixture.comes_in_at_last(HTTP, Seen::Blocked)?;
     agent.until("the change is confirmed", PATIENT, "endpoints", |listed| {
         let text = listed.to_string();
         !text.contains("\"undone\"") && !text.contains("\"unconfirmed\"") && text.contains("n1-host")
     })?;
     std::thread::sleep(Duration::from_secs(7));
-    scene.comes_in(HTTP, Seen::Blocked)?;
+    fixture.comes_in(HTTP, Seen::Blocked)?;
     lab.manifests().remove("host.yaml")?;
-    scene.comes_in_at_last(HTTP, Seen::Reached)?;
+    fixture.comes_in_at_last(HTTP, Seen::Reached)?;
 
     // And the kernel goes back by itself.
     lab.manifests().remove("host-out.yaml")?;
     host_endpoint(lab, "interfaceName: eth0")?;
-    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    fixture.comes_in_at_last(HTTP, Seen::Blocked)?;
     agent.kill()?;
-    scene.comes_in_at_last(HTTP, Seen::Reached)?;
-    scene.goes_out(HTTP, Seen::Reached)
+    fixture.comes_in_at_last(HTTP, Seen::Reached)?;
+    fixture.goes_out(HTTP, Seen::Reached)
 }
 
 fn deadline(lab: &mut Lab) -> Result<()> {
@@ -345,8 +345,8 @@ fn deadline(lab: &mut Lab) -> Result<()> {
 }
 
 fn changed_back(lab: &mut Lab) -> Result<()> {
-    let scene = Scene::new(lab)?;
-    let url = healthz(&scene);
+    let fixture = Fixture::new(lab)?;
+    let url = healthz(&fixture);
     let options = ["--kubelet-healthz", &url, "--host-endpoints-guard", "5"];
     host_endpoint(lab, "interfaceName: eth0")?;
     policy(
@@ -354,20 +354,23 @@ fn changed_back(lab: &mut Lab) -> Result<()> {
         "good",
         "order: 5, ingress: [{action: Allow, protocol: TCP, destination: {ports: [80]}}], egress: [{action: Allow}]",
     )?;
-    let agent = Agent::start(&scene.node, &options)?;
+    let agent = Agent::start(&fixture.node, &options)?;
     agent.until("it is confirmed", PATIENT, "endpoints", |listed| {
         listed.to_string().contains("n1-host") && !listed.to_string().contains("unconfirmed")
     })?;
     policy(lab, "bad", "order: 1, ingress: [{action: Deny}], egress: [{action: Deny}]")?;
-    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    fixture.comes_in_at_last(HTTP, Seen::Blocked)?;
     until("the node is reached again", PATIENT, || {
-        let seen =
-            scene.outside.place.probe(scene.node.addresses.v4.into(), HTTP, Duration::from_millis(200))?;
+        let seen = fixture.outside.place.probe(
+            fixture.node.addresses.v4.into(),
+            HTTP,
+            Duration::from_millis(200),
+        )?;
         Ok((seen == Seen::Reached).then_some(()))
     })?;
-    scene.goes_out(HTTP, Seen::Reached)?;
-    scene.comes_in(Traffic::Tcp(7), Seen::Blocked)?;
+    fixture.goes_out(HTTP, Seen::Reached)?;
+    fixture.comes_in(Traffic::Tcp(7), Seen::Blocked)?;
     drop(agent);
-    scene.comes_in(HTTP, Seen::Reached)?;
-    scene.comes_in(Traffic::Tcp(7), Seen::Blocked)
+    fixture.comes_in(HTTP, Seen::Reached)?;
+    fixture.comes_in(Traffic::Tcp(7), Seen::Blocked)
 }

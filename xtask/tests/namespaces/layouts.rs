@@ -20,7 +20,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 
 /// A client that may reach one of two servers on its node and one of two on the other, and is reached by no
 /// one.
-struct Scene {
+struct Fixture {
     nodes: [Node; 2],
     client: Pod,
     allowed: [Pod; 2],
@@ -28,7 +28,7 @@ struct Scene {
     _servers: Vec<Vec<Server>>,
 }
 
-impl Scene {
+impl Fixture {
     fn new(lab: &mut Lab) -> Result<Self> {
         let nodes = [lab.node("n1")?, lab.node("n2")?];
         let client = nodes[0].pod("x/client").labels(&[("app", "client")]).start()?;
@@ -85,21 +85,21 @@ fn cache(pod: &Pod, interfaces: &Value) -> Result<()> {
 /// table, packets to them by the main one, and answers to packets of the first interface return there by a
 /// mark. The CNI result has table numbers where others have link addresses.
 fn second_interface(lab: &mut Lab) -> Result<()> {
-    let scene = Scene::new(lab)?;
+    let fixture = Fixture::new(lab)?;
     let outside = lab.outside("outside")?;
-    for (node, other) in [(0, 1), (1, 0)].map(|(node, other)| (&scene.nodes[node], &scene.nodes[other])) {
+    for (node, other) in [(0, 1), (1, 0)].map(|(node, other)| (&fixture.nodes[node], &fixture.nodes[other])) {
         let wire = |at: Addresses| format!("via {} dev eth0", at.v4);
         let mut script = format!(
             "rule add pref 1024 fwmark 0x80/0x80 lookup main\n\
              route add default {} table 2\n",
             wire(other.addresses)
         );
-        for pod in scene.pods().filter(|pod| pod.node().name() == node.name()) {
+        for pod in fixture.pods().filter(|pod| pod.node().name() == node.name()) {
             let v4 = pod.addresses.v4;
             script +=
                 &format!("rule add pref 512 to {v4} lookup main\nrule add pref 1536 from {v4} lookup 2\n");
         }
-        for pod in scene.pods().filter(|pod| pod.node().name() != node.name()) {
+        for pod in fixture.pods().filter(|pod| pod.node().name() != node.name()) {
             script += &format!("route add {} {} table 2\n", pod.addresses.v4, wire(other.addresses));
         }
         script += &format!("route add {} dev eth0 table 2\n", outside.addresses.v4);
@@ -110,7 +110,7 @@ fn second_interface(lab: &mut Lab) -> Result<()> {
              iifname \"veth*\" meta mark set ct mark and 0x80\n}\n}",
         )?;
     }
-    for pod in scene.pods() {
+    for pod in fixture.pods() {
         let sandbox = format!("/run/netns/{}", pod.container());
         cache(
             pod,
@@ -122,14 +122,14 @@ fn second_interface(lab: &mut Lab) -> Result<()> {
         )?;
     }
     let web = ClusterService::new("x/web", 1, "TCP", 80).node_port(NODE_PORT);
-    let web = web.to(&scene.allowed[0], 80).to(&scene.denied[1], 80);
-    web.apply(&[&scene.nodes[0], &scene.nodes[1]])?;
-    let _agents = [Agent::start(&scene.nodes[0], &[])?, Agent::start(&scene.nodes[1], &[])?];
-    scene.is_isolated(lab)?;
-    let reached = count(&scene.client.place, web.addresses().v4.into(), WEB, 8)?;
+    let web = web.to(&fixture.allowed[0], 80).to(&fixture.denied[1], 80);
+    web.apply(&[&fixture.nodes[0], &fixture.nodes[1]])?;
+    let _agents = [Agent::start(&fixture.nodes[0], &[])?, Agent::start(&fixture.nodes[1], &[])?];
+    fixture.is_isolated(lab)?;
+    let reached = count(&fixture.client.place, web.addresses().v4.into(), WEB, 8)?;
     ensure!(reached == 4, "{reached} of 8 got through to the backend that is allowed, not 4");
     // By a node port, and back by the mark.
-    let at = scene.nodes[0].addresses;
+    let at = fixture.nodes[0].addresses;
     expect(&outside.place, at, &[Traffic::Http(NODE_PORT)], Seen::Reached)?;
     apply(lab.manifests(), "closed", DENY_INGRESS_OF_ALL)?;
     becomes(&outside.place, at.v4.into(), Traffic::Http(NODE_PORT), Seen::Blocked)?;
@@ -140,8 +140,8 @@ fn second_interface(lab: &mut Lab) -> Result<()> {
 /// the pod's end alone, without saying that it is in the pod.
 fn one_link_address(lab: &mut Lab) -> Result<()> {
     const ALL: &str = "aa:aa:aa:aa:aa:aa";
-    let scene = Scene::new(lab)?;
-    for pod in scene.pods() {
+    let fixture = Fixture::new(lab)?;
+    for pod in fixture.pods() {
         pod.node().place.ip(&format!("link set {} address {ALL}\n", pod.host_interface))?;
         pod.place.ip(&format!(
             "neigh replace 169.254.1.1 lladdr {ALL} dev eth0 nud permanent\n\
@@ -150,8 +150,8 @@ fn one_link_address(lab: &mut Lab) -> Result<()> {
         pod.node().place.sysctls(&[(&format!("ipv4/conf/{}/proxy_arp", pod.host_interface), "1")])?;
         cache(pod, &json!([{"name": "eth0"}]))?;
     }
-    let _agents = [Agent::start(&scene.nodes[0], &[])?, Agent::start(&scene.nodes[1], &[])?];
-    scene.is_isolated(lab)
+    let _agents = [Agent::start(&fixture.nodes[0], &[])?, Agent::start(&fixture.nodes[1], &[])?];
+    fixture.is_isolated(lab)
 }
 
 /// A socket of the node takes the service's address as its source when that address is on the node, as on

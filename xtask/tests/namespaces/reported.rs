@@ -70,6 +70,7 @@ fn reported(lab: &mut Lab) -> Result<()> {
 
     let asked = fixture.node.podgate(&["flows", "--last", "1", "--port", "UDP/7000"])?;
     ensure!(asked.stdout.contains("x/stranger") && asked.stdout.contains("x/close"), "{}", asked.text());
+    println!("{}", fixture.node.podgate(&["flows", "--denied", "--last", "3"])?.stdout);
     Ok(())
 }
 

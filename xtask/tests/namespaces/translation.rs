@@ -18,7 +18,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("an_external_address_opens_nothing_until_the_node_translates_it_bridged", |lab| {
         external(lab, PodNetworkMode::Bridge)
     }),
-    ("a_service_that_claims_the_address_of_another_closes_it_for_nobody", claimed),
+    ("a_service_that_claims_the_address_of_another_closes_it_for_no_client", claimed),
     ("a_cluster_address_that_the_node_has_itself_is_the_own_node", node_local),
     ("the_refusal_of_a_service_without_endpoints_arrives", refused),
 ];

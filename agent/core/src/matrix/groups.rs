@@ -72,7 +72,7 @@ impl GroupVerdict {
 type Treatment<'a> = ([usize; 2], Vec<(IpFamily, usize)>, &'a [NamedPort]);
 
 /// For one port, by treatment of the source, what holds for each treatment of the destination.
-type TreatmentVerdicts = Vec<Vec<PairVerdict>>;
+pub(super) type TreatmentVerdicts = Vec<Vec<PairVerdict>>;
 
 /// Computes the matrix of groups. Pods on the host network and those without an address count for nothing.
 /// `None`: it would have more than `most` classes, or as many treatments.
@@ -156,28 +156,60 @@ impl<'a> Treatments<'a> {
     }
 
     /// One for each port.
-    fn verdicts(&self, tables: &'a CompiledTables, ports: &BTreeSet<PortSpec>) -> Vec<TreatmentVerdicts> {
+    fn verdicts(&self, tables: &CompiledTables, ports: &BTreeSet<PortSpec>) -> Vec<TreatmentVerdicts> {
         let Self { numbers: _, pods, representatives } = self;
-        let columns: Vec<PortColumns> =
-            ports.iter().map(|port| PortColumns::new(port, pods, tables)).collect();
-        let mut verdicts = vec![Vec::with_capacity(representatives.len()); ports.len()];
-        let mut reach = ReachableClasses::new(tables, pods);
-        let families: BTreeSet<Option<IpFamily>> = ports.iter().map(PortSpec::family).collect();
-        for sources in representatives {
-            for family in &families {
-                reach.from(&pods[sources[0]], *family);
-                let of_family = ports.iter().zip(&columns).zip(&mut verdicts);
-                for ((_, columns), rows) in of_family.filter(|((port, _), _)| port.family() == *family) {
-                    let row = representatives.iter().map(|destinations| {
-                        let other = destinations.iter().find(|place| **place != sources[0]);
-                        columns.verdict(*other.unwrap_or(&sources[0]), &reach)
-                    });
-                    rows.push(row.collect());
-                }
+        verdicts(tables, pods, representatives, ports)
+    }
+}
+
+/// The number of each pod's treatment.
+pub(super) fn treatment_numbers(pods: &[&Pod], tables: &CompiledTables) -> Vec<usize> {
+    let mut treatments = Treatments::default();
+    pods.iter().map(|pod| treatments.number(PodTables::new(pod, tables))).collect()
+}
+
+/// For each port, what holds from the pods of a row to those of another, and between two pods of one row; of
+/// a row with one pod, from that to itself. The pods of a row are treated alike.
+pub(super) fn row_verdicts(
+    tables: &CompiledTables,
+    rows: &[Vec<&Pod>],
+    ports: &BTreeSet<PortSpec>,
+) -> Vec<TreatmentVerdicts> {
+    let mut pods = Vec::new();
+    let representatives = rows.iter().map(|row| {
+        let first = pods.len();
+        pods.extend(row.iter().take(2).map(|pod| PodTables::new(pod, tables)));
+        (first..pods.len()).collect()
+    });
+    let representatives: Vec<Vec<usize>> = representatives.collect();
+    verdicts(tables, &pods, &representatives, ports)
+}
+
+/// `representatives`: of each row, the places of one or two pods.
+fn verdicts(
+    tables: &CompiledTables,
+    pods: &[PodTables<'_>],
+    representatives: &[Vec<usize>],
+    ports: &BTreeSet<PortSpec>,
+) -> Vec<TreatmentVerdicts> {
+    let columns: Vec<PortColumns> = ports.iter().map(|port| PortColumns::new(port, pods, tables)).collect();
+    let mut verdicts = vec![Vec::with_capacity(representatives.len()); ports.len()];
+    let mut reach = ReachableClasses::new(tables, pods);
+    let families: BTreeSet<Option<IpFamily>> = ports.iter().map(PortSpec::family).collect();
+    for sources in representatives {
+        for family in &families {
+            reach.from(&pods[sources[0]], *family);
+            let of_family = ports.iter().zip(&columns).zip(&mut verdicts);
+            for ((_, columns), rows) in of_family.filter(|((port, _), _)| port.family() == *family) {
+                let row = representatives.iter().map(|destinations| {
+                    let other = destinations.iter().find(|place| **place != sources[0]);
+                    columns.verdict(*other.unwrap_or(&sources[0]), &reach)
+                });
+                rows.push(row.collect());
             }
         }
-        verdicts
     }
+    verdicts
 }
 
 fn treatment<'a>(PodTables { rules, addresses, pod, name: _ }: &PodTables<'a>) -> Treatment<'a> {

@@ -12,7 +12,7 @@ use std::{
 use podgate_common::{BITS_PER_ROW, ClassId, Direction, Strata};
 use serde::Serialize;
 
-use super::{PairVerdict, VerdictRow};
+use super::{MatrixScope, PairVerdict, VerdictRow};
 use crate::{
     compiler::{self, CompiledTables, NamePlace, Subject, name_key},
     explain::unlisted_addresses,
@@ -20,7 +20,7 @@ use crate::{
     port_spec::{Port, PortSpec},
 };
 
-/// Verdicts of all pods on the names that rules speak of.
+/// Verdicts of pods on the names that rules speak of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NameMatrix {
     /// As rules have them, sorted. A wildcard stands for all names that it matches and no other rule does.
@@ -29,10 +29,10 @@ pub struct NameMatrix {
     pub ports: BTreeMap<PortSpec, BTreeMap<Name, VerdictRow>>,
 }
 
-/// Computes the matrix of all pods that have an address. A port by name is one of no name of the DNS.
-pub fn name_matrix(cluster: &Cluster, ports: &BTreeSet<PortSpec>) -> NameMatrix {
+/// Computes the matrix of the sources that are meant. A port by name is one of no name of the DNS.
+pub fn name_matrix(cluster: &Cluster, ports: &BTreeSet<PortSpec>, scope: &MatrixScope) -> NameMatrix {
     let pods = cluster.pods.values().map(Arc::as_ref);
-    let pods: Vec<&Pod> = pods.filter(|pod| !pod.host_network && !pod.addresses.is_empty()).collect();
+    let pods: Vec<&Pod> = pods.filter(|pod| scope.is_source(pod)).collect();
     let tables = compiler::compile(cluster, None, pods.iter().copied(), []);
     let patterns = patterns(cluster);
     let addresses = unlisted_addresses(cluster);
@@ -147,7 +147,7 @@ mod tests {
         ];
         let cluster = cluster(vec![policy("p", None, Some(egress)), other]);
         let ports = ["TCP/443", "TCP/80", "TCP/http"].map(|port| port.parse().unwrap());
-        let matrix = name_matrix(&cluster, &ports.clone().into());
+        let matrix = name_matrix(&cluster, &ports.clone().into(), &MatrixScope::default());
         let expected = ["api.test", "deep.one.test", "*.other.test", "*.test", "*.one.test (one label)"];
         assert_eq!(matrix.names, expected);
         let row = |port: usize, pod: &str| matrix.ports[&ports[port]][pod].to_string();
@@ -160,7 +160,8 @@ mod tests {
     fn a_pod_that_no_policy_isolates_reaches_all_names() {
         let mut of_x = policy("p", None, Some(vec![from(name("a.test"))]));
         of_x.name.namespace = "x".into();
-        let matrix = name_matrix(&cluster(vec![of_x]), &["TCP/443".parse().unwrap()].into());
+        let ports = ["TCP/443".parse().unwrap()].into();
+        let matrix = name_matrix(&cluster(vec![of_x]), &ports, &MatrixScope::default());
         let rows = &matrix.ports.values().next().unwrap();
         assert!(rows.values().all(|row| row.to_string() == "."), "{rows:?}");
     }

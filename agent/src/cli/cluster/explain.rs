@@ -4,6 +4,10 @@
 //! Out: one verdict. Of each side counts what the agent of its own node says; the agent at the other end
 //! knows the same policies, and is quoted where that one does not answer. Where an end is a service or an
 //! address, the first answer names the pods there, whose nodes are asked then.
+//!
+//! With a change, each agent answers for the cluster that it enforces with the change in it. The objects of
+//! the cluster stay where they are: who asks needs no right to list them, and what the agents have learnt
+//! (addresses of names) and cannot do (pods that are not enforced) stays part of the answer.
 
 mod connection;
 mod node_answer;
@@ -13,6 +17,7 @@ mod text;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -28,17 +33,26 @@ use podgate_core::{
 
 use self::{
     connection::ConnectionReport,
-    node_answer::NodeAnswers,
+    node_answer::{NodeAnswers, NodeQuestion},
     place::{PodPlace, node_exists},
 };
-use super::{super::output::FOUND, NoLabels, NoNodes, Session};
-use crate::fleet::{self, AT_ONCE, Failure};
+use super::{
+    super::{offline::read_change_of, output::FOUND},
+    NoLabels, NoNodes, Session,
+};
+use crate::{
+    api::LONGEST_REQUEST,
+    fleet::{self, AT_ONCE, Failure},
+};
 
 /// Pods behind a service whose nodes are asked.
 const MOST_BACKENDS: usize = 256;
 
 /// Agents that are asked, one after the other, where it is not known yet which pods a connection is about.
 const GUIDES: usize = 3;
+
+/// Of a change, in bytes: what is left of a request beside the question.
+const LONGEST_CHANGE: usize = LONGEST_REQUEST - (4 << 10);
 
 /// Explain why a connection is allowed or denied, by the agents of both ends
 #[derive(Debug, Args)]
@@ -52,12 +66,18 @@ no agent on its node, a pod on the host network, a pod that cannot be enforced, 
 policies say there is not what happens. An agent that does not answer goes on enforcing what it last knew: its side is \
 quoted from the other agent, and the verdict is uncertain.
 
-You need to list pods in the namespaces of both ends, beside what other verbs need. Exit code 1: the answer is \
+--what-if answers for the cluster with a change, which is not applied: its objects are added, or replace those of the \
+same kind and name. An object with the annotation `podgate.io/what-if: remove`, or with kustomize's `$patch: delete`, \
+is removed. It is sent to the agents that are asked, and may have 1 MiB; objects that name no namespace are in that of \
+-n, or of the context. For all pairs of pods: `kubectl podgate dump | podgate matrix --manifests - --diff FILE`.
+
+You need to list pods in the namespaces of both ends, in addition to what other verbs need. Exit code 1: the answer is \
 uncertain; 3 with --exit-code: the connection is denied; 4: an agent did not answer.
 
 Example:
   kubectl podgate explain --from production/frontend --to development/backend --port TCP/80
-  kubectl podgate explain -n production --from frontend --to svc:backend --port 80 --exit-code")]
+  kubectl podgate explain -n production --from frontend --to svc:backend --port 80 --exit-code
+  kubectl podgate explain -n production --from frontend --to api --port 80 --what-if new-policy.yaml")]
 pub(super) struct ClusterExplainOptions {
     /// Source of the connection
     #[arg(long, value_name = "X")]
@@ -69,6 +89,10 @@ pub(super) struct ClusterExplainOptions {
     /// ICMP/TYPE, ICMPv6/TYPE/CODE, IP/PROTOCOL
     #[arg(long, value_name = "PORT")]
     port: PortSpec,
+    /// File or directory of objects to add, change or remove before answering, `-` for standard input
+    /// (repeatable)
+    #[arg(long, value_name = "PATH")]
+    what_if: Vec<PathBuf>,
     /// Exit with code 3, after the answer, if the connection is denied
     #[arg(long)]
     exit_code: bool,
@@ -81,14 +105,14 @@ pub(super) struct ClusterExplainOptions {
 /// What is known of the pods in question, and what their agents say.
 struct ExplainSession<'a> {
     session: &'a Session,
-    question: Question,
+    asked: NodeQuestion,
     places: BTreeMap<ObjectName, PodPlace>,
     answers: NodeAnswers,
 }
 
 impl ClusterExplainOptions {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<ExitCode> {
-        let Self { from, to, port, exit_code, no_labels, no_nodes } = self;
+        let Self { from, to, port, what_if, exit_code, no_labels, no_nodes } = self;
         ensure!(
             no_nodes.nodes.is_empty()
                 && no_labels.selector.is_none()
@@ -98,12 +122,10 @@ impl ClusterExplainOptions {
         );
         let from = end(session, "--from", &from)?;
         let to = end(session, "--to", &to)?;
-        let mut search = ExplainSession {
-            session,
-            question: Question { from, to, port },
-            places: BTreeMap::new(),
-            answers: NodeAnswers::default(),
-        };
+        let asked =
+            NodeQuestion { question: Question { from, to, port }, change: change(session, &what_if)? };
+        let mut search =
+            ExplainSession { session, asked, places: BTreeMap::new(), answers: NodeAnswers::default() };
         search.find_named_ends().await?;
         search.ask_known_nodes().await;
         if search.needs_a_guide() {
@@ -113,11 +135,11 @@ impl ClusterExplainOptions {
         if search.find_pods_of_answers().await? {
             search.ask_known_nodes().await;
         }
-        let ExplainSession { question, places, answers, .. } = search;
+        let ExplainSession { asked, places, answers, .. } = search;
         if let Some(refusal) = answers.refusal() {
             bail!("the agents say: {refusal}");
         }
-        let report = ConnectionReport::of(&question, &places, &answers);
+        let report = ConnectionReport::of(&asked, &places, &answers);
         let (verdict, is_certain) = (report.verdict, report.uncertain_because.is_empty());
         let code = session.conclude(&answers.survey, report, |report, _| text::text(report))?;
         if exit_code && verdict == Some(Verdict::Deny) && is_certain {
@@ -128,6 +150,20 @@ impl ClusterExplainOptions {
         }
         Ok(code)
     }
+}
+
+/// As agents read it. `None`: the cluster is as it is.
+fn change(session: &Session, paths: &[PathBuf]) -> anyhow::Result<Option<Vec<u8>>> {
+    let Some(first) = paths.first() else { return Ok(None) };
+    let (change, _) = read_change_of(paths, session.namespace.as_deref().unwrap_or("default"))?;
+    ensure!(change.has_objects(), "--what-if {}: the change holds no object", first.display());
+    let bytes = change.to_json().context("--what-if")?;
+    ensure!(
+        bytes.len() <= LONGEST_CHANGE,
+        "--what-if: the change has {} bytes as JSON, of which agents take {LONGEST_CHANGE}",
+        bytes.len()
+    );
+    Ok(Some(bytes))
 }
 
 /// As `explain` on a node reads it; without a namespace, a pod or a service is in the one that is shown.
@@ -144,7 +180,7 @@ fn end(session: &Session, option: &str, text: &str) -> anyhow::Result<EndpointRe
 
 impl ExplainSession<'_> {
     const fn ends(&self) -> [&EndpointRef; 2] {
-        [&self.question.from, &self.question.to]
+        [&self.asked.question.from, &self.asked.question.to]
     }
 
     /// Looks for the pods and nodes that the question names.
@@ -179,7 +215,7 @@ impl ExplainSession<'_> {
             PodPlace::HostNetwork(_) | PodPlace::Unscheduled | PodPlace::Finished => None,
         });
         let nodes: BTreeSet<String> = nodes.filter(|node| !self.answers.has_asked(node)).collect();
-        self.answers.ask(self.session, nodes, &self.question).await;
+        self.answers.ask(self.session, nodes, &self.asked).await;
     }
 
     /// Only an agent knows where a service leads, and whose an address is.
@@ -197,7 +233,7 @@ impl ExplainSession<'_> {
             fleet.nodes.iter().filter(|(node, agent)| agent.is_ok() && !self.answers.has_asked(node));
         let guides: Vec<String> = healthy.map(|(node, _)| node.clone()).take(GUIDES).collect();
         for guide in &guides {
-            self.answers.ask(self.session, BTreeSet::from([guide.clone()]), &self.question).await;
+            self.answers.ask(self.session, BTreeSet::from([guide.clone()]), &self.asked).await;
             if !self.answers.is_empty() {
                 self.answers.excuse(&guides);
                 break;

@@ -8,15 +8,16 @@ mod live;
 mod merge;
 mod past;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::Args;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::ListParams};
 use podgate_core::printable::make_printable;
 
 use super::{
     super::{
-        colour,
         flows::{FlowSelection, PortFilter, Printer},
         output::{Format, Output},
     },
@@ -26,6 +27,9 @@ use crate::api::FlowRecord;
 
 /// Of the past, without `--last`.
 const NEWEST: usize = 10_000;
+
+/// For what the API server says of one pod.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Show new connections and drops on all nodes, merged by time
 #[derive(Debug, Args)]
@@ -54,24 +58,32 @@ impl ClusterFlowsOptions {
             Output::Table | Output::Wide => Format::Table,
             Output::Json => Format::Json,
             Output::Yaml | Output::Csv | Output::Html => {
-                anyhow::bail!("flows are printed as a table or, with -o json, as one object in each line")
+                bail!("flows are printed as a table or, with -o json, as one object in each line")
             }
         };
         ensure!(session.selector.is_none(), "-l does not select flows; see --pod and -n");
+        let absent = match &self.selection.pod {
+            Some(pod) if !may_exist(session, pod).await => Some(pod.clone()),
+            Some(_) | None => None,
+        };
+        let absent = absent.map(|pod| format!("no pod {pod}: the API server does not have it"));
         let (command, last) = (self.command(session), self.last.unwrap_or(NEWEST));
         let fleet = session.find(&session.agents).await?;
         let width = fleet.nodes.keys().map(|node| node.chars().count()).max().unwrap_or(0);
-        let printer = Printer::of_nodes(format, colour::on_stdout(), width);
-        if self.selection.follow {
-            live::follow(session, &fleet, &command, printer).await
-        } else {
-            past::show(session, &fleet, &command, last, printer).await
+        let printer = Printer::new(format, self.selection.colours.on_stdout(), Some(width));
+        if !self.selection.follow {
+            return past::show(session, &fleet, &command, (last, absent), printer).await;
+        }
+        match absent {
+            Some(error) => bail!(error),
+            None => live::follow(session, &fleet, &command, printer).await,
         }
     }
 
     /// What is run beside each agent.
     fn command(&self, session: &Session) -> Vec<String> {
-        let Self { selection: FlowSelection { follow, denied, pod, port, since, until }, last } = self;
+        let Self { selection: FlowSelection { follow, denied, pod, port, since, until, colours: _ }, last } =
+            self;
         let mut command = vec!["flows", "-o", "json"].into_iter().map(str::to_owned).collect::<Vec<_>>();
         let mut option = |name: &str, value: Option<String>| {
             if let Some(value) = value {
@@ -89,6 +101,15 @@ impl ClusterFlowsOptions {
         command.push("--end-with-stdin".to_owned());
         command
     }
+}
+
+/// False: the API server says that there is no such pod. Who may not ask it learns that there are no flows.
+async fn may_exist(session: &Session, pod: &str) -> bool {
+    let Some((namespace, name)) = pod.split_once('/') else { return true };
+    let pods: Api<Pod> = Api::namespaced(session.client.clone(), namespace);
+    let only = ListParams::default().fields(&format!("metadata.name={name}"));
+    let found = tokio::time::timeout(PATIENCE, pods.list_metadata(&only)).await;
+    !matches!(found, Ok(Ok(found)) if found.items.is_empty())
 }
 
 /// A line of an agent. `None`: this program does not know such lines.

@@ -100,7 +100,7 @@ impl ClusterReportOptions {
             Ok((cluster, problems)) => (Ok(cluster), problems.len()),
             Err(error) => (Err(format!("{:#}", failure(error))), 0),
         };
-        let asked = FlowQuery { since, namespace: namespace.as_deref() };
+        let asked = FlowScope { since, namespace: namespace.as_deref() };
         let talks = talks(session, &mut survey, &fleet, &asked, cluster.as_ref().ok()).await;
         let made = format!("{:.0}", Timestamp::now());
         let mut picture = ClusterPicture::of(made, (since, namespace), statuses, reports, &talks);
@@ -129,7 +129,7 @@ fn is_shown(namespace: Option<&str>, name: &str) -> bool {
 }
 
 /// Which flows the agents are asked for.
-struct FlowQuery<'a> {
+struct FlowScope<'a> {
     /// Age in seconds.
     since: u64,
     /// The namespace of either end.
@@ -141,7 +141,7 @@ async fn talks<T>(
     session: &Session,
     survey: &mut crate::fleet::FleetSurvey<T>,
     fleet: &crate::fleet::Fleet,
-    asked: &FlowQuery<'_>,
+    asked: &FlowScope<'_>,
     cluster: Option<&Cluster>,
 ) -> Talks {
     let mut fleet = fleet.clone();

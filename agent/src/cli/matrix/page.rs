@@ -45,7 +45,10 @@ struct Data<'a> {
 
 #[derive(Serialize)]
 struct PodData<'a> {
+    /// Of the row: of a pod, or of a workload.
     name: &'a Name,
+    /// Up to two of its pods, as they are named to `podgate explain`.
+    pods: Vec<String>,
     namespace: &'a Name,
     labels: &'a BTreeMap<Name, Name>,
     addresses: Vec<String>,
@@ -65,11 +68,16 @@ struct PortData<'a> {
     ingress: Vec<ReasonRow>,
 }
 
-/// `difference`: what a change does, after which the cluster is as it is.
-pub(super) fn page(cluster: &Cluster, matrix: &Matrix, difference: Option<&Difference>) -> String {
-    let by_name: BTreeMap<String, &Pod> =
-        cluster.pods.iter().map(|(name, pod)| (name.to_string(), &**pod)).collect();
-    let pods: Vec<&Pod> = matrix.pods.iter().filter_map(|pod| by_name.get(&**pod).copied()).collect();
+/// `rows`: the pods of each row of the matrix, of which the first stands for all. `difference`: what a change
+/// does, after which the cluster is as it is.
+pub(super) fn page(
+    cluster: &Cluster,
+    rows: &BTreeMap<Name, Vec<&Pod>>,
+    matrix: &Matrix,
+    difference: Option<&Difference>,
+) -> String {
+    let members: Vec<&[&Pod]> = matrix.pods.iter().map(|row| &rows[row][..]).collect();
+    let pods: Vec<&Pod> = members.iter().map(|pods| pods[0]).collect();
     let mut reasons = Reasons::new(cluster, &pods);
     let changed = difference.map(ChangedPairs::of);
     let ports = matrix.ports.iter().map(|(port, rows)| PortData {
@@ -84,12 +92,17 @@ pub(super) fn page(cluster: &Cluster, matrix: &Matrix, difference: Option<&Diffe
     let ports = ports.collect();
     let groups = |direction| reasons.groups(direction).to_vec();
     let (egress, ingress) = (groups(Direction::Egress), groups(Direction::Ingress));
-    let pods = pods.iter().zip(&matrix.pods).zip(egress.into_iter().zip(ingress));
-    let pods = pods.map(|((pod, name), (egress, ingress))| PodData {
+    let pods = members.iter().zip(&matrix.pods).zip(egress.into_iter().zip(ingress));
+    let pods = pods.map(|((members, name), (egress, ingress))| (members[0], members, name, egress, ingress));
+    let pods = pods.map(|(pod, members, name, egress, ingress)| PodData {
         name,
+        pods: members.iter().take(2).map(|pod| pod.name.to_string()).collect(),
         namespace: &pod.name.namespace,
         labels: &pod.labels,
-        addresses: pod.addresses.iter().map(ToString::to_string).collect(),
+        addresses: match members.len() {
+            1 => pod.addresses.iter().map(ToString::to_string).collect(),
+            count => vec![format!("{count} pods")],
+        },
         egress,
         ingress,
     });

@@ -1,13 +1,13 @@
 //! The matrix and differences for a terminal.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use podgate_core::{
     matrix::{Difference, Matrix, NameMatrix, Pair, PairVerdict},
     printable::printable,
 };
 
-use crate::cli::colour;
+use crate::cli::colour::ColourOptions;
 
 /// Whether text is coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,14 +16,17 @@ pub(super) enum Paint {
     Coloured,
 }
 
+/// Columns that stand apart; more stand close, below their numbers from top to bottom.
+const MOST_APART: usize = 50;
+
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
 const DIM: &str = "\x1b[2m";
 const RESET: &str = "\x1b[0m";
 
 impl Paint {
-    pub(super) fn of_stdout() -> Self {
-        if colour::on_stdout() { Self::Coloured } else { Self::Plain }
+    pub(super) fn of_stdout(colours: ColourOptions) -> Self {
+        if colours.on_stdout() { Self::Coloured } else { Self::Plain }
     }
 
     fn paint(self, colour: &str, text: &str) -> String {
@@ -34,25 +37,53 @@ impl Paint {
     }
 }
 
-/// Destinations stand in the columns by the number of their row.
+/// Destinations stand in the columns by the number of their row, or, if the sources are others, by that of
+/// their line at the end.
 pub(super) fn of_matrix(matrix: &Matrix, paint: Paint) -> String {
+    let sources = || matrix.ports.values().flat_map(BTreeMap::keys);
+    let is_square = matrix.ports.values().all(|rows| rows.keys().eq(&matrix.pods));
     let number = matrix.pods.len().to_string().len();
-    let name = matrix.pods.iter().map(|pod| pod.len()).max().unwrap_or(0);
+    let name = sources().map(|pod| pod.chars().count()).max().unwrap_or(0);
+    let numbers = if is_square { "row number" } else { "the numbers at the end" };
     let mut text = String::new();
-    for (port, rows) in &matrix.ports {
-        let columns: Vec<String> = (1..=matrix.pods.len()).map(|at| format!(" {at:>number$}")).collect();
-        let corner = port.to_string();
-        line(&mut text, &format!("{corner:<width$} {}", columns.concat(), width = number + 2 + name));
-        for (at, (pod, row)) in rows.iter().enumerate() {
-            let cells: Vec<String> = row.0.iter().map(|verdict| cell(*verdict, number, paint)).collect();
-            line(&mut text, &format!("{:>number$}  {pod:<name$} {}", at + 1, cells.concat()));
-        }
-        text.push('\n');
-    }
     line(
         &mut text,
-        "Rows: sources. Columns: destinations, by row number. . allowed, X denied, - no port of this name.",
+        &format!(
+            "Rows: sources. Columns: destinations, by {numbers}. . allowed, X denied, - no port of this name."
+        ),
     );
+    for (port, rows) in &matrix.ports {
+        text.push('\n');
+        let corner = port.to_string();
+        let width = number + 2 + name;
+        let columns = (1..=matrix.pods.len()).map(|at| format!("{at:>number$}"));
+        if matrix.pods.len() > MOST_APART {
+            let columns: Vec<String> = columns.collect();
+            for digit in 0..number {
+                let corner = if digit + 1 == number { &*corner } else { "" };
+                let digits: String = columns.iter().map(|at| &at[digit..=digit]).collect();
+                line(&mut text, format!("{corner:<width$}  {digits}").trim_end());
+            }
+        } else {
+            let columns: Vec<String> = columns.map(|at| format!(" {at}")).collect();
+            line(&mut text, &format!("{corner:<width$} {}", columns.concat()));
+        }
+        let space = if matrix.pods.len() > MOST_APART { 0 } else { number };
+        for (at, (pod, row)) in rows.iter().enumerate() {
+            let cells = row.0.iter().map(|verdict| cell(*verdict, space, paint));
+            let cells: Vec<String> =
+                std::iter::repeat_n(" ".to_owned(), usize::from(space == 0)).chain(cells).collect();
+            // Sources that are no columns have no number.
+            let at = if is_square { (at + 1).to_string() } else { String::new() };
+            line(&mut text, &format!("{at:>number$}  {pod:<name$} {}", cells.concat()));
+        }
+    }
+    if !is_square {
+        text.push('\n');
+        for (at, pod) in matrix.pods.iter().enumerate() {
+            line(&mut text, &format!("{:>number$}  {pod}", at + 1));
+        }
+    }
     text
 }
 
@@ -82,6 +113,7 @@ pub(super) fn of_names(NameMatrix { names, ports }: &NameMatrix, paint: Paint) -
     text
 }
 
+/// `width`: 0 if it follows the one before without a space.
 fn cell(verdict: PairVerdict, width: usize, paint: Paint) -> String {
     let colour = match verdict {
         PairVerdict::Allowed => GREEN,
@@ -89,7 +121,8 @@ fn cell(verdict: PairVerdict, width: usize, paint: Paint) -> String {
         PairVerdict::NoPort => DIM,
     };
     // Escapes would count as width.
-    format!(" {:blank$}{}", "", paint.paint(colour, &verdict.character().to_string()), blank = width - 1)
+    let blank = " ".repeat(width);
+    blank + &paint.paint(colour, &verdict.character().to_string())
 }
 
 pub(super) fn of_difference(difference: &Difference, paint: Paint) -> String {
@@ -116,8 +149,6 @@ fn line(text: &mut String, line: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use podgate_core::model::Name;
 
@@ -133,11 +164,21 @@ mod tests {
     #[test]
     fn colours_are_added_and_change_nothing_else() {
         let plain = of_matrix(&matrix(), Paint::Plain);
-        assert!(plain.starts_with("TCP/80  1 2\n1  x/a  . -\n2  x/b  X -\n\nRows"), "{plain}");
+        assert!(plain.starts_with("Rows: sources. Columns: destinations, by row number."), "{plain}");
+        assert!(plain.ends_with("\n\nTCP/80  1 2\n1  x/a  . -\n2  x/b  X -\n"), "{plain}");
         let coloured = of_matrix(&matrix(), Paint::Coloured);
         assert!(coloured.contains("\x1b[31mX\x1b[0m \x1b[2m-\x1b[0m\n"), "{coloured:?}");
         let bare = [GREEN, RED, DIM, RESET].iter().fold(coloured, |text, escape| text.replace(escape, ""));
         assert_eq!(bare, plain);
+    }
+
+    #[test]
+    fn destinations_that_are_no_sources_are_listed() {
+        let mut matrix = matrix();
+        matrix.ports.values_mut().for_each(|rows| _ = rows.pop_last());
+        let text = of_matrix(&matrix, Paint::Plain);
+        assert!(text.contains("by the numbers at the end"), "{text}");
+        assert!(text.ends_with("\n\nTCP/80  1 2\n   x/a  . -\n\n1  x/a\n2  x/b\n"), "{text}");
     }
 
     #[test]

@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pipe_that_nobody_reads_makes_nobody_wait() {
+    fn a_pipe_without_a_reader_makes_no_thread_wait() {
         let (mut reader, writer) = io::pipe().unwrap();
         let lost = LostLines::default();
         let (log, log_writer) = DenyLog::to(Box::new(writer), lost.clone());

@@ -310,7 +310,7 @@ fn a_scan_fills_neither_memory_nor_disk() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_stops_nobody() {
+fn a_log_that_cannot_be_written_stops_no_thread() {
     let lost = LostLines::default();
     let (log, writer) = DenyLog::open(&LogTarget::File("/dev/full".into()), 1 << 20, lost.clone()).unwrap();
     log.write(&DecisionEvent::example());

@@ -18,8 +18,14 @@ use crate::{
 /// Flows as a client gets them, until there are so many.
 fn follow(running: &Running, last: Option<usize>, follow: bool, flows: usize) -> Vec<FlowRecord> {
     let mut seen = Vec::new();
-    let ask =
-        Ask::Flows { filter: FlowFilter::default(), since_seconds: None, until_seconds: None, last, follow };
+    let ask = Ask::Flows {
+        filter: FlowFilter::default(),
+        since_seconds: None,
+        until_seconds: None,
+        last,
+        follow,
+        pod_must_exist: false,
+    };
     let take = |line: FlowLine| {
         if let FlowLine::FlowRecord(flow) = line {
             seen.push(*flow);
@@ -31,7 +37,28 @@ fn follow(running: &Running, last: Option<usize>, follow: bool, flows: usize) ->
 }
 
 #[test]
-fn flows_are_given_as_they_come_and_who_does_not_read_harms_nobody() {
+fn flows_of_a_pod_that_neither_the_cluster_nor_the_history_has_are_an_error() {
+    let running = start();
+    let ask = |pod: &str, pod_must_exist| {
+        let ask = Ask::Flows {
+            filter: FlowFilter { pod: Some(pod.into()), ..FlowFilter::default() },
+            since_seconds: None,
+            until_seconds: None,
+            last: None,
+            follow: false,
+            pod_must_exist,
+        };
+        let take = |_: FlowLine| Ok(ControlFlow::Continue(()));
+        api::follow(&running.socket(), &ask, take).map_err(|error| error.to_string())
+    };
+    assert_eq!(ask("x/a", true), Ok(()));
+    assert_eq!(ask("x/absent", false), Ok(()), "who asks many nodes is not stopped by one");
+    let error = "no pod x/absent: the cluster does not have it, and no flow here is of it";
+    assert_eq!(ask("x/absent", true).unwrap_err(), error);
+}
+
+#[test]
+fn flows_are_given_as_they_come_and_who_does_not_read_harms_no_other_client() {
     let running = start();
     let tell = |flows: u64| {
         for packets in 0..flows {

@@ -28,7 +28,7 @@ fn http_says_how_the_agent_is() {
 }
 
 #[test]
-fn hostile_http_harms_nobody() {
+fn hostile_http_harms_no_other_client() {
     let running = start();
     let half: Vec<TcpStream> = (0..31)
         .map(|_| {

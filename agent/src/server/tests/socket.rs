@@ -30,7 +30,7 @@ fn the_socket_is_its_owners_alone_and_a_stale_one_is_replaced() {
 }
 
 #[test]
-fn hostile_requests_get_one_line_and_harm_nobody() {
+fn hostile_requests_get_one_line_and_harm_no_other_client() {
     let running = start();
     let huge = vec![b'x'; LONGEST_REQUEST];
     let deep = [vec![b'['; 4000], b"\n".to_vec()].concat();

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_holds_is_forgotten() {
+    fn what_is_no_longer_held_is_forgotten() {
         let mut interner = NameInterner::default();
         let kept = interner.name("kept");
         let labels = BTreeMap::from([(interner.name("app"), interner.name("web"))]);

@@ -7,6 +7,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use podgate_core::model::Cluster;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -64,6 +65,26 @@ impl Change {
         }
         let problems = change.decode(|_, _| Ok(()))?;
         Ok((change, problems))
+    }
+
+    /// Reads what [`Change::to_json`] has written; out as for [`Change::read`].
+    ///
+    /// # Errors
+    ///
+    /// When it is something else, and as [`Change::read`].
+    pub fn of_json(bytes: &[u8]) -> anyhow::Result<(Self, Vec<ValidationError>)> {
+        let change: Self = serde_json::from_slice(bytes).context("the change")?;
+        let problems = change.decode(|_, _| Ok(()))?;
+        Ok((change, problems))
+    }
+
+    /// Its objects with the files that they are of, so that an agent's problems name these.
+    ///
+    /// # Errors
+    ///
+    /// None that a change of [`Change::read`] has.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(self)
     }
 
     /// Whether it holds an object of a kind that answers depend on, understood or not.

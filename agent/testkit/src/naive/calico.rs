@@ -45,7 +45,7 @@ pub(super) fn allowed(
     connection: &Connection<'_>,
     is_own_node: bool,
 ) -> bool {
-    let asked = Asked { objects, direction, pod, peer, connection };
+    let query = ConnectionQuery { objects, direction, pod, peer, connection };
     for tier in tiers(objects) {
         // "kube-admin" and "kube-baseline" hold Kubernetes' cluster-wide policies, and pass what these leave.
         let of_kubernetes = match tier.name.as_str() {
@@ -59,7 +59,7 @@ pub(super) fn allowed(
                 None => continue,
             }
         }
-        if let Some(verdict) = asked.tier(&tier, is_own_node) {
+        if let Some(verdict) = query.tier(&tier, is_own_node) {
             return verdict;
         }
     }
@@ -67,9 +67,9 @@ pub(super) fn allowed(
     true
 }
 
-/// What is asked of each policy.
+/// A connection, and the pod at whose side policies decide about it.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
+struct ConnectionQuery<'a> {
     objects: &'a [Value],
     direction: Direction,
     pod: &'a Value,
@@ -113,7 +113,7 @@ fn tiers(objects: &[Value]) -> Vec<Tier> {
     tiers
 }
 
-impl Asked<'_> {
+impl ConnectionQuery<'_> {
     /// "If no rule of a tier's policies matches, and the tier has a policy that selects the endpoint, its
     /// default action is taken. A tier without such a policy is skipped." `None`: the next tier is asked.
     fn tier(&self, tier: &Tier, is_own_node: bool) -> Option<bool> {

@@ -87,7 +87,7 @@ fn the_end_of_a_tier_denies_and_holds_for_the_own_node_as_a_destination() {
 }
 
 #[test]
-fn what_is_excluded_is_left_to_later_rules_and_strangers_are_matched_by_exclusion_alone() {
+fn what_is_excluded_is_left_to_later_rules_and_addresses_outside_are_matched_by_exclusion_alone() {
     let world = World::new();
     let not_b = EntityMatch { not_selector: Some(app(Host::B, &world)), ..EntityMatch::default() };
     let not_udp = Ports::Except { listed: None, except: vec![PortRule::Protocol(Udp)] };

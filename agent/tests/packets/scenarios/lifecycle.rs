@@ -233,7 +233,7 @@ fn a_veth_that_is_held_lets_nothing_new_through() {
 }
 
 #[test]
-fn a_veth_that_nobody_has_told_of_is_held() {
+fn a_veth_that_is_not_known_yet_is_held() {
     let mut world = World::new();
     world.veths.remove(&Host::Z.veth());
     let mut node = Node::new(&world);

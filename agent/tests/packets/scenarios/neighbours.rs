@@ -186,7 +186,7 @@ fn nothing_else_passes_as_a_message_between_neighbours() {
 }
 
 #[test]
-fn nobody_speaks_in_anothers_name() {
+fn no_pod_speaks_in_anothers_name() {
     let world = world().with_state(Host::Z, EndpointState::Pending);
     let mut node = Node::new(&world);
     let (node_link, all_nodes) = (ip(NODE_LINK), ip("ff02::1"));

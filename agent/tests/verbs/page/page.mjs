@@ -111,6 +111,34 @@ async function drawsWhatIsInSight() {
   assert.ok(size < 400 * 1000, `${size} bytes for 160,000 pairs`);
 }
 
+async function showsWorkloadsOfManyPods() {
+  const page = await open("workloads.html");
+  assert.deepEqual(await texts(page, "#rows .name"), ["default/0 ×200", "default/1 ×200"]);
+  await clickOn(page, "default/0 ×200 → default/1 ×200:");
+  assert.match((await texts(page, "#why"))[0], /denied.*half=none on the pod, default\/0 ×200 has half=0/s);
+  assert.match((await texts(page, "#why code"))[0], /--from default\/p000 --to default\/p001 /);
+  // Two pods of one workload are not one pod and itself.
+  await clickOn(page, "default/1 ×200 → default/1 ×200:");
+  assert.match((await texts(page, "#why"))[0], /denied.*Between two different pods of it/s);
+  assert.match((await texts(page, "#why code"))[0], /--from default\/p001 --to default\/p003 /);
+}
+
+async function isUsableByKeyboardAndOnATelephone() {
+  const page = await open("matrix.html");
+  await page.focus("#cells");
+  await page.keyboard.press("ArrowDown");
+  const { pods } = facts.matrix;
+  assert.equal((await texts(page, "#why h2"))[0], `${pods[0]} → ${pods[0]} TCP/8080`);
+  await page.keyboard.press("ArrowRight");
+  assert.equal((await texts(page, "#why h2"))[0], `${pods[0]} → ${pods[1]} TCP/8080`);
+  await page.setViewport({ width: 390, height: 844 });
+  const why = await page.$eval("#why", ({ clientHeight, scrollHeight }) => ({ clientHeight, scrollHeight }));
+  assert.ok(why.clientHeight > 200 && why.scrollHeight <= why.clientHeight + 1, `reasons are whole: ${JSON.stringify(why)}`);
+  assert.ok(await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the screen");
+  const short = await page.evaluate(`shortened("team-000/backend-7d9c8f-00020")`);
+  assert.ok(short.startsWith("team-") && short.endsWith("8f-00020"), short);
+}
+
 async function followsTheColoursOfTheUser() {
   const page = await open("matrix.html");
   const brightness = async scheme => {
@@ -127,6 +155,8 @@ try {
   await filtersAndSorts();
   await marksChanges();
   await drawsWhatIsInSight();
+  await showsWorkloadsOfManyPods();
+  await isUsableByKeyboardAndOnATelephone();
   await followsTheColoursOfTheUser();
 } finally {
   await browser.close();

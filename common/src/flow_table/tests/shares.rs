@@ -42,7 +42,7 @@ fn veths(table: &SharedTable) -> Vec<u32> {
 /// 40 veths have idle connections in an eighth of the table. Then one opens ten times as many as there is
 /// room for, and they are answered, refused, closed, or nothing comes of them.
 #[test]
-fn a_veth_that_floods_takes_the_place_of_nobody_elses_connections() {
+fn a_veth_that_floods_takes_the_place_of_no_other_pods_connections() {
     const SETS: u32 = 4_096;
     const OTHERS: std::ops::Range<u32> = 1..41;
     const EACH: u32 = 90;

@@ -271,7 +271,7 @@ fn links_with_a_default_route_are_marked_whatever_its_form() {
 }
 
 #[test]
-fn a_change_that_nobody_asked_about_is_not_reported() {
+fn a_change_that_was_not_asked_about_is_not_reported() {
     in_node(async |mut node| {
         ip("link add u0 type bridge");
         node.until("the link", |network| link(network, "u0").map(drop)).await;

@@ -14,7 +14,7 @@ use podgate_core::{
 use serde::Serialize;
 
 use super::{
-    node_answer::{NodeAnswer, NodeAnswers},
+    node_answer::{NodeAnswer, NodeAnswers, NodeQuestion},
     place::PodPlace,
     side::{SideEnforcement, SideReport, side_of},
 };
@@ -28,6 +28,9 @@ pub(super) struct ConnectionReport {
     pub(super) from: EndpointRef,
     pub(super) to: EndpointRef,
     pub(super) port: PortSpec,
+    /// The answer is for the cluster with a change that is not applied.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) what_if: bool,
     /// Why it may be otherwise, one line each.
     pub(super) uncertain_because: Vec<String>,
     pub(super) pairs: Vec<AddressPair>,
@@ -48,6 +51,7 @@ pub(super) struct ConnectionReport {
 
 /// What all parts of one answer are made of.
 struct ConnectionFacts<'a> {
+    asked: &'a NodeQuestion,
     places: &'a BTreeMap<ObjectName, PodPlace>,
     answers: &'a NodeAnswers,
 }
@@ -60,14 +64,14 @@ pub(super) fn ends(explanation: &Explanation) -> [Option<&ObjectName>; 2] {
 
 impl ConnectionReport {
     pub(super) fn of(
-        question: &Question,
+        asked: &NodeQuestion,
         places: &BTreeMap<ObjectName, PodPlace>,
         answers: &NodeAnswers,
     ) -> Self {
-        let facts = ConnectionFacts { places, answers };
-        let mut report = match facts.best(question) {
+        let facts = ConnectionFacts { asked, places, answers };
+        let mut report = match facts.best(&asked.question) {
             Some(explanation) => facts.connection(explanation),
-            None => facts.unanswered(question),
+            None => facts.unanswered(&asked.question),
         };
         report.kernel = answers
             .all()
@@ -134,6 +138,7 @@ impl ConnectionFacts<'_> {
             from: from.clone(),
             to: to.clone(),
             port: port.clone(),
+            what_if: self.asked.change.is_some(),
             uncertain_because: uncertain_because.iter().map(ToString::to_string).collect(),
             pairs: pairs.clone(),
             egress: None,
@@ -186,6 +191,7 @@ impl ConnectionFacts<'_> {
             from: from.clone(),
             to: to.clone(),
             port: port.clone(),
+            what_if: self.asked.change.is_some(),
             uncertain_because: Vec::new(),
             pairs: Vec::new(),
             egress: Some(side(from)),
@@ -315,8 +321,11 @@ impl ConnectionFacts<'_> {
         }
         let mut notes = Vec::new();
         let is_asked = answer.explanation.kernel.as_ref().is_some_and(|kernel| kernel.asked > 0);
-        // There is none where addresses are not known.
-        if !is_asked && quoted.is_some_and(|(_, quoted)| !quoted.pairs.is_empty()) {
+        // There is none where addresses are not known, and none has a change in it.
+        if !is_asked
+            && self.asked.change.is_none()
+            && quoted.is_some_and(|(_, quoted)| !quoted.pairs.is_empty())
+        {
             notes.push(
                 "not compared with the tables in its kernel: they change, or no interface of the pod is known"
                     .into(),

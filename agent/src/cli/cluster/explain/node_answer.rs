@@ -12,6 +12,14 @@ use crate::{
     fleet::{AT_ONCE, Agent, Failure, Fleet, FleetSurvey, other_versions, read_answer},
 };
 
+/// What each agent is asked.
+#[derive(Debug)]
+pub(super) struct NodeQuestion {
+    pub(super) question: Question,
+    /// What is changed in the cluster before the answer, as agents read it.
+    pub(super) change: Option<Vec<u8>>,
+}
+
 /// Of one agent.
 #[derive(Debug)]
 pub(super) struct NodeAnswer {
@@ -43,7 +51,7 @@ impl Default for NodeAnswers {
 
 impl NodeAnswers {
     /// Asks the agents of more nodes.
-    pub(super) async fn ask(&mut self, session: &Session, nodes: BTreeSet<String>, question: &Question) {
+    pub(super) async fn ask(&mut self, session: &Session, nodes: BTreeSet<String>, asked: &NodeQuestion) {
         let found = stream::iter(nodes)
             .map(|node| async move { (agent_on(session, &node).await, node) })
             .buffer_unordered(AT_ONCE);
@@ -51,7 +59,7 @@ impl NodeAnswers {
         let fleet = Fleet { nodes, unlisted: None };
         let agents = fleet.nodes.iter().filter_map(|(node, agent)| Some((node, agent.as_ref().ok()?)));
         let asked = stream::iter(agents)
-            .map(|(node, agent)| async move { (node, answer(session, agent, question).await) })
+            .map(|(node, agent)| async move { (node, answer(session, agent, asked).await) })
             .buffer_unordered(AT_ONCE);
         let versions = other_versions(&session.executor, &fleet, session.deadline);
         let (versions, answers) = tokio::join!(versions, asked.collect::<Vec<_>>());
@@ -108,12 +116,13 @@ impl NodeAnswers {
     }
 }
 
-async fn answer(session: &Session, agent: &Agent, question: &Question) -> Result<NodeAnswer, Failure> {
-    let Question { from, to, port } = question;
+async fn answer(session: &Session, agent: &Agent, asked: &NodeQuestion) -> Result<NodeAnswer, Failure> {
+    let NodeQuestion { question: Question { from, to, port }, change } = asked;
     let explain =
         ["explain".into(), format!("--from={from}"), format!("--to={to}"), format!("--port={port}")];
-    let explain: Vec<String> = explain.into_iter().chain(["-o".into(), "json".into()]).collect();
-    let bytes = session.executor.answer(agent, &explain, session.deadline).await?;
+    let sent = change.as_ref().map(|change| format!("--what-if-stdin={}", change.len()));
+    let explain: Vec<String> = explain.into_iter().chain(["-o".into(), "json".into()]).chain(sent).collect();
+    let bytes = session.executor.answer(agent, &explain, change.as_deref(), session.deadline).await?;
     let explanation = read_answer(bytes, serde_json::from_value)?;
     let status = ["status", "-o", "json"].map(str::to_owned);
     let bytes = session.executor.output(agent, &status, session.deadline).await?;

@@ -25,6 +25,10 @@ pub(super) fn text(report: &ConnectionReport) -> String {
         lines.push(String::new());
         lines.push(format!("the tables in the kernel of {} say the same ({asked} asked)", names(&same)));
     }
+    if report.what_if {
+        lines.push(String::new());
+        lines.push("this is the answer with the change, which was not applied".into());
+    }
     lines.join("\n") + "\n"
 }
 

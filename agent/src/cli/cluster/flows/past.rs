@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, process::ExitCode, sync::Mutex};
 
+use anyhow::bail;
+
 use super::{
     super::{
         super::{flows::Printer, output::print, output::say},
@@ -36,11 +38,12 @@ impl Newest {
     }
 }
 
+/// At most so many. `absent`: what to say where the pod in question does not exist, and has left no flow.
 pub(super) async fn show(
     session: &Session,
     fleet: &Fleet,
     command: &[String],
-    most: usize,
+    (most, absent): (usize, Option<String>),
     mut printer: Printer,
 ) -> anyhow::Result<ExitCode> {
     let newest = Mutex::new(Newest::default());
@@ -57,6 +60,7 @@ pub(super) async fn show(
     })
     .await;
     let Newest { flows, left_out, unreadable, .. } = newest.into_inner().expect("no one panics with it");
+    flows.values().for_each(|flow| printer.fit(flow));
     print(|stdout| {
         for flow in flows.values() {
             let text = printer.text(flow).map_err(std::io::Error::other)?;
@@ -64,6 +68,10 @@ pub(super) async fn show(
         }
         Ok(())
     })?;
+    if let Some(absent) = absent.filter(|_| flows.is_empty()) {
+        say(survey.conclusion());
+        bail!(absent);
+    }
     if flows.is_empty() {
         session.note(format_args!("no flow{} that matches", session.scope()));
     }

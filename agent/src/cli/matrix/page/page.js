@@ -103,7 +103,8 @@ function draw() {
     const shown = [];
     for (let at = first; at < last; at += 1) {
       const { name } = data.pods[pods[at]];
-      const element = make("div", { className: pods[at] === chosen ? "name chosen" : "name", title: name }, name);
+      const className = pods[at] === chosen ? "name chosen" : "name";
+      const element = make("div", { className, title: name }, shortened(name));
       place(element, at);
       shown.push(element);
     }
@@ -122,6 +123,13 @@ function draw() {
     }
   }
   extent.replaceChildren(...shown);
+}
+
+// Names of one kind begin alike: what does not fit is left out in the middle.
+function shortened(name) {
+  const most = matchMedia("(max-width: 60rem)").matches ? 16 : 24;
+  const end = Math.ceil(most * 0.6);
+  return name.length <= most ? name : `${name.slice(0, most - end - 1)}…${name.slice(-end)}`;
 }
 
 function cell(from, to, row, column) {
@@ -150,10 +158,11 @@ function choose(event) {
 
 function move(event) {
   const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
-  if (!step || !state.chosen) return;
+  if (!step) return;
   event.preventDefault();
-  const row = state.from.indexOf(state.chosen[0]) + step[0];
-  const column = state.to.indexOf(state.chosen[1]) + step[1];
+  // The first key chooses the first cell that is shown, as does one after a filter has hidden the chosen one.
+  const [fromAt, toAt] = [state.from.indexOf(state.chosen?.[0]), state.to.indexOf(state.chosen?.[1])];
+  const [row, column] = fromAt < 0 || toAt < 0 ? [0, 0] : [fromAt + step[0], toAt + step[1]];
   if (!(row in state.from) || !(column in state.to)) return;
   state.chosen = [state.from[row], state.to[column]];
   const cells = find("#cells");
@@ -175,13 +184,16 @@ function explain() {
   const parts = [title, words, make("p", { className: "hint" }, addresses)];
   if (verdict === "-") {
     parts.push(make("p", {}, `${destination.name} has no container port ${port}.`));
-  } else if (from === to) {
+  } else if (from === to && source.pods.length === 1) {
     parts.push(make("p", {}, "A pod always reaches itself."));
+  } else if (from === to) {
+    parts.push(make("p", {}, "Between two different pods of it; the command says why."));
   } else {
     parts.push(side("egress", source, egress[source.egress], to, [source, destination]));
     parts.push(side("ingress", destination, ingress[destination.ingress], from, [source, destination]));
   }
-  const command = `podgate explain --from ${source.name} --to ${destination.name} --port ${port} --manifests …`;
+  const ends = [source.pods[0], destination.pods[from === to ? destination.pods.length - 1 : 0]];
+  const command = `podgate explain --from ${ends[0]} --to ${ends[1]} --port ${port} --manifests …`;
   parts.push(make("p", { className: "hint" }, "The same in a terminal:"), make("code", {}, command));
   find("#why").replaceChildren(...parts);
 }

@@ -12,34 +12,16 @@ use serde_json::Value;
 
 use super::{
     super::{Connection, Direction, EndpointRef, object::items},
-    Asked, Outcome, Tier, counting, is_about,
+    ConnectionQuery, Outcome, Tier, counting, is_about,
     label::{Labels, contains, matches},
     order_of, policies, tier_of, tiers, true_name,
 };
 
-/// "By default, Calico keeps the following ports open on all host endpoints."
-const INBOUND: [(&str, u16); 9] = [
-    ("TCP", 22),
-    ("UDP", 68),
-    ("TCP", 179),
-    ("TCP", 2379),
-    ("TCP", 2380),
-    ("TCP", 5473),
-    ("TCP", 6443),
-    ("TCP", 6666),
-    ("TCP", 6667),
-];
-const OUTBOUND: [(&str, u16); 9] = [
-    ("UDP", 53),
-    ("UDP", 67),
-    ("TCP", 179),
-    ("TCP", 2379),
-    ("TCP", 2380),
-    ("TCP", 5473),
-    ("TCP", 6443),
-    ("TCP", 6666),
-    ("TCP", 6667),
-];
+/// "By default, Calico keeps the following ports open on all host endpoints." Those of both directions.
+const BOTH: [(&str, u16); 7] =
+    [("TCP", 179), ("TCP", 2379), ("TCP", 2380), ("TCP", 5473), ("TCP", 6443), ("TCP", 6666), ("TCP", 6667)];
+const INBOUND: [(&str, u16); 2] = [("TCP", 22), ("UDP", 68)];
+const OUTBOUND: [(&str, u16); 2] = [("UDP", 53), ("UDP", 67)];
 
 /// The verdict of each host endpoint of a node that may have the address.
 pub(in super::super) fn allowed(
@@ -53,7 +35,7 @@ pub(in super::super) fn allowed(
         Direction::Ingress => INBOUND,
         Direction::Egress => OUTBOUND,
     };
-    if failsafe.contains(&(connection.protocol, connection.port)) {
+    if failsafe.iter().chain(&BOTH).any(|port| *port == (connection.protocol, connection.port)) {
         return true;
     }
     let names_devices = |host: &&Value| {
@@ -80,21 +62,21 @@ fn of_host(
     peer: EndpointRef<'_>,
     connection: &Connection<'_>,
 ) -> bool {
-    let asked = Asked { objects, direction, pod: host, peer, connection };
+    let query = ConnectionQuery { objects, direction, pod: host, peer, connection };
     let is = |policy: &Value, field: &str| policy["spec"][field] == true;
     let of_all = host["spec"]["interfaceName"] == "*";
     let untracked = |policy: &Value| is(policy, "doNotTrack");
     let before_translation = |policy: &Value| is(policy, "preDNAT") && !is(policy, "doNotTrack");
-    if !of_all && let Some(verdict) = asked.stage(&untracked, false) {
+    if !of_all && let Some(verdict) = query.stage(&untracked, false) {
         return verdict;
     }
     if direction == Direction::Ingress
-        && let Some(verdict) = asked.stage(&before_translation, false)
+        && let Some(verdict) = query.stage(&before_translation, false)
     {
         return verdict;
     }
     let others = |policy: &Value| !is(policy, "preDNAT") && !is(policy, "doNotTrack");
-    if let Some(verdict) = asked.stage(&others, true) {
+    if let Some(verdict) = query.stage(&others, true) {
         return verdict;
     }
     items(&host["spec"]["profiles"]).iter().any(|profile| {
@@ -103,7 +85,7 @@ fn of_host(
     })
 }
 
-impl Asked<'_> {
+impl ConnectionQuery<'_> {
     /// The verdict of all tiers, by the policies of one stage.
     fn stage(&self, belongs: &dyn Fn(&Value) -> bool, has_end: bool) -> Option<bool> {
         tiers(self.objects).iter().find_map(|tier| self.host_tier(tier, belongs, has_end))

@@ -9,7 +9,7 @@ use super::{
         Direction,
         object::{items, label, namespace_of, port_numbers, slices},
     },
-    Asked,
+    ConnectionQuery,
     label::{contains, is_valid, matches, selects},
 };
 
@@ -17,15 +17,19 @@ use super::{
 ///
 /// podgate does not look at the client's port or into connections. A rule that speaks of these matches
 /// nothing if it allows, and denies all that the rest of it matches if it does not.
-pub(super) fn action<'a>(asked: &Asked<'_>, namespace: Option<&str>, rule: &'a Value) -> Option<&'a str> {
+pub(super) fn action<'a>(
+    query: &ConnectionQuery<'_>,
+    namespace: Option<&str>,
+    rule: &'a Value,
+) -> Option<&'a str> {
     let action = rule["action"].as_str()?;
-    let services = services(asked.direction, namespace, rule);
-    let is_own_end_free = rule[own_end(asked.direction)]["services"].is_null();
+    let services = services(query.direction, namespace, rule);
+    let is_own_end_free = rule[own_end(query.direction)]["services"].is_null();
     let is_carried = is_carried(rule) && services.is_some() && is_own_end_free;
     if !is_carried && matches!(action, "Allow" | "Log") {
         return None;
     }
-    let connection = asked.connection;
+    let connection = query.connection;
     let [source, destination] = [&rule["source"], &rule["destination"]];
     let is_of_family = match rule["ipVersion"].as_u64() {
         Some(4) => connection.source.address.is_ipv4(),
@@ -34,9 +38,9 @@ pub(super) fn action<'a>(asked: &Asked<'_>, namespace: Option<&str>, rule: &'a V
     };
     let denies = action == "Deny";
     let holds = is_of_family
-        && entity(asked, namespace, denies, source, connection.source.pod, connection.source.address)
+        && entity(query, namespace, denies, source, connection.source.pod, connection.source.address)
         && entity(
-            asked,
+            query,
             namespace,
             denies,
             destination,
@@ -44,8 +48,8 @@ pub(super) fn action<'a>(asked: &Asked<'_>, namespace: Option<&str>, rule: &'a V
             connection.destination.address,
         )
         && is_of_protocol(rule, connection.protocol, connection.port)
-        && is_at_port(asked, rule, destination)
-        && services.flatten().is_none_or(|service| is_endpoint(asked, service));
+        && is_at_port(query, rule, destination)
+        && services.flatten().is_none_or(|service| is_endpoint(query, service));
     match (holds, is_carried) {
         (false, _) => None,
         (true, true) => Some(action),
@@ -109,9 +113,9 @@ fn services<'a>(
 
 /// Whether the other end is in a slice of the Service, ready or not. A destination must be at a port of that
 /// slice, too.
-fn is_endpoint(asked: &Asked<'_>, (namespace, name): ServiceName<'_>) -> bool {
-    let connection = asked.connection;
-    let of_service = slices(asked.objects).filter(|slice| {
+fn is_endpoint(query: &ConnectionQuery<'_>, (namespace, name): ServiceName<'_>) -> bool {
+    let connection = query.connection;
+    let of_service = slices(query.objects).filter(|slice| {
         namespace_of(slice) == namespace && label(slice, "kubernetes.io/service-name") == Some(name)
     });
     let mut of_service = of_service.filter(|slice| slice["addressType"] != "FQDN");
@@ -124,7 +128,7 @@ fn is_endpoint(asked: &Asked<'_>, (namespace, name): ServiceName<'_>) -> bool {
             items(&endpoint["addresses"]).first().is_some_and(|listed| contains(listed, address))
         })
     };
-    match asked.direction {
+    match query.direction {
         Direction::Ingress => of_service.any(|slice| has(slice, connection.source.address)),
         Direction::Egress => of_service.any(|slice| {
             items(&slice["ports"]).iter().any(is_at) && has(slice, connection.destination.address)
@@ -135,7 +139,7 @@ fn is_endpoint(asked: &Asked<'_>, (namespace, name): ServiceName<'_>) -> bool {
 /// "selector", "namespaceSelector" and "serviceAccounts" are one selector. Of a policy in a namespace it is
 /// about that namespace unless it has a "namespaceSelector".
 fn entity(
-    asked: &Asked<'_>,
+    query: &ConnectionQuery<'_>,
     policy_namespace: Option<&str>,
     denies: bool,
     entity: &Value,
@@ -156,7 +160,7 @@ fn entity(
         text("namespaceSelector").is_empty() && (wants_labels || !text("notSelector").is_empty() && !denies);
     let own_namespace = policy_namespace.filter(|_| is_about_namespace);
     let is_selected = !wants_labels && own_namespace.is_none()
-        || selects(asked.objects, pod, address, &|labels| {
+        || selects(query.objects, pod, address, &|labels| {
             let is = |key: &str, wanted: &str| labels.get(key).as_deref() == Some(wanted);
             own_namespace.is_none_or(|wanted| is("projectcalico.org/namespace", wanted))
                 && matches(text("namespaceSelector"), &|key| labels.get(key), "pcns.")
@@ -165,7 +169,7 @@ fn entity(
                 && matches(account_selector, &|key| labels.get(key), "pcsa.")
         });
     let is_excluded = !text("notSelector").is_empty()
-        && selects(asked.objects, pod, address, &|labels| {
+        && selects(query.objects, pod, address, &|labels| {
             matches(text("notSelector"), &|key| labels.get(key), "")
         });
     let (nets, not_nets) = (items(&entity["nets"]), items(&entity["notNets"]));
@@ -193,7 +197,7 @@ fn number(protocol: &Value) -> Option<u64> {
 /// "protocol", "notProtocol", "icmp" and "notICMP". Of a message of ICMP `port` is type times 256, and code;
 /// of a protocol that has none of these, its number.
 fn is_of_protocol(rule: &Value, protocol: &str, port: u16) -> bool {
-    let asked = if protocol == "IP" { Some(port.into()) } else { number(&protocol.into()) };
+    let sent = if protocol == "IP" { Some(port.into()) } else { number(&protocol.into()) };
     let [kind, code] = port.to_be_bytes();
     let is_message = |wanted: &Value| {
         wanted["type"].as_u64().is_none_or(|wanted| wanted == u64::from(kind))
@@ -202,15 +206,15 @@ fn is_of_protocol(rule: &Value, protocol: &str, port: u16) -> bool {
     let (wanted, not_wanted) = (number(&rule["protocol"]), number(&rule["notProtocol"]));
     let (icmp, not_icmp) = (&rule["icmp"], &rule["notICMP"]);
     let is_about_icmp = matches!(wanted, Some(1 | 58));
-    (wanted.is_none() || wanted == asked)
-        && (not_wanted.is_none() || not_wanted != asked)
+    (wanted.is_none() || wanted == sent)
+        && (not_wanted.is_none() || not_wanted != sent)
         && (!is_about_icmp || icmp.is_null() || is_message(icmp))
         && (!is_about_icmp || not_icmp.is_null() || !is_message(not_icmp))
 }
 
 /// "ports" and "notPorts": numbers, ranges as in "80:90", names of ports of the destination.
-fn is_at_port(asked: &Asked<'_>, rule: &Value, destination: &Value) -> bool {
-    let connection = asked.connection;
+fn is_at_port(query: &ConnectionQuery<'_>, rule: &Value, destination: &Value) -> bool {
+    let connection = query.connection;
     let is_at = |entry: &Value| {
         if number(&rule["protocol"]) != number(&connection.protocol.into()) {
             return false;
@@ -223,8 +227,8 @@ fn is_at_port(asked: &Asked<'_>, rule: &Value, destination: &Value) -> bool {
             let bound = |text: &str| text.parse::<u16>().expect("a range of ports");
             return (bound(first)..=bound(last)).contains(&connection.port);
         }
-        let pod = match asked.direction {
-            Direction::Ingress => Some(asked.pod),
+        let pod = match query.direction {
+            Direction::Ingress => Some(query.pod),
             Direction::Egress => connection.destination.pod,
         };
         pod.is_some_and(|pod| port_numbers(pod, text, connection.protocol).contains(&connection.port))
