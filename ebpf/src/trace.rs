@@ -13,9 +13,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use podgate_common::{
-    Address, AddressKey, ClassId, Endpoint, Evaluated, IdentityId, Outcome, PacketTrace, PolicyId,
-    PolicyLookup, Recorder, RowKey, TRACE_BYTES, TableSetIndex, Tables, TraceCounts, TraceFilter, TraceStep,
-    TracedLookup,
+    Address, AddressKey, ClassId, Endpoint, Evaluated, HEARD_BY_NODE, IdentityId, Outcome, PacketTrace,
+    PolicyId, PolicyLookup, Recorder, RowKey, TRACE_BYTES, TableSetIndex, Tables, TraceCounts, TraceFilter,
+    TraceStep, TracedLookup,
 };
 
 use crate::{maps::SCRATCH, tables::Maps};
@@ -106,10 +106,11 @@ pub extern "C" fn record_step(kind: u64, a: u64, b: u64, c: u64) -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn find_owner(upper: u64, lower: u64) -> u64 {
     let address = AddressKey(Address::from_halves(upper, lower)).0;
-    let owner = Maps.owner(&address);
+    let listed = Maps.listed_owner(&address);
+    let owner = listed.filter(|owner| *owner < HEARD_BY_NODE);
     let TraceStep { kind, words: [a, b, c] } = TraceStep::of(&TracedLookup::Owner { address, owner });
     record_step(kind, a, b, c);
-    owner.map_or(0, |owner| 1 << 32 | u64::from(owner))
+    listed.map_or(0, |owner| 1 << 32 | u64::from(owner))
 }
 
 /// Records a veth as it is now. The decision looks it up itself a moment later: a change in between shows in

@@ -61,7 +61,7 @@ pub fn by_egress<T: Tables>(
 ) -> Outcome {
     // Two booleans: a number that is not there when the address has no owner would be kept all the same, and
     // the verifier refuses to see it stored.
-    let (to_node, to_itself) = match tables.owner(&tuple.destination) {
+    let (to_node, to_itself) = match tables.listed_owner(&tuple.destination) {
         Some(owner) => (owner == NODE, owner == policy_lookup.ifindex),
         None => (false, false),
     };

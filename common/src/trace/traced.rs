@@ -2,23 +2,24 @@
 
 use super::{TraceStep, TracedLookup, step::FlowStep};
 use crate::{
-    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, IdentityId, LinkAddress,
-    Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyLookup, PortPair, PortUse, Protocol, Reach, Resolver,
-    Row, RowKey, RuleProtocol, Seen, ServiceEnd, ServiceId, ServiceKey, TableSetIndex, Tables, Timeout,
-    TunnelPort, Tuple,
+    Address, ClassId, Endpoint, FilteredAs, Flow, FlowKey, FlowSummary, FragmentKey, HEARD_BY_NODE,
+    IdentityId, LinkAddress, Lookup, NAMES_OF_ADDRESS, NameId, Outcome, PolicyLookup, PortPair, PortUse,
+    Protocol, Reach, Resolver, Row, RowKey, RuleProtocol, Seen, ServiceEnd, ServiceId, ServiceKey,
+    TableSetIndex, Tables, Timeout, TunnelPort, Tuple,
 };
 
 /// Takes the steps of one decision after the other.
 pub trait Recorder {
     fn record(&self, step: TraceStep);
 
-    /// [`Tables::owner`], recorded. This and the next ones are asked for where a program has no room left on
+    /// [`Tables::listed_owner`], recorded. This and the next ones are asked for where a program has no room left on
     /// its stack, so that the kernel's recorder has functions of its own for them.
     #[inline(always)]
     fn owner<T: Tables>(&self, tables: &T, address: &Address) -> Option<u32> {
-        let owner = tables.owner(address);
+        let listed = tables.listed_owner(address);
+        let owner = listed.filter(|owner| *owner < HEARD_BY_NODE);
         self.record(TraceStep::of(&TracedLookup::Owner { address: *address, owner }));
-        owner
+        listed
     }
 
     /// [`Tables::endpoint`], recorded.
@@ -107,13 +108,13 @@ impl<T: Tables, R: Recorder> Tables for Traced<T, R> {
     }
 
     #[inline(always)]
-    fn owner(&self, address: &Address) -> Option<u32> {
+    fn listed_owner(&self, address: &Address) -> Option<u32> {
         self.1.owner(&self.0, address)
     }
 
     #[inline(always)]
-    fn listed_owner(&self, address: &Address) -> Option<u32> {
-        self.0.listed_owner(address)
+    fn is_node(&self, address: &Address) -> bool {
+        self.0.is_node(address)
     }
 
     #[inline(always)]

@@ -221,8 +221,8 @@ fn restarted(lab: &mut Lab) -> Result<()> {
 
 /// Whoever may change labels or networks must not have the guard open the node.
 fn referred(lab: &mut Lab) -> Result<()> {
-    let scene = Scene::new(lab)?;
-    let outside = scene.outside.addresses;
+    let fixture = Fixture::new(lab)?;
+    let outside = fixture.outside.addresses;
     let set = |nets: &[String]| {
         let text = format!(
             "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {{name: bad, labels: {{bad: \
@@ -238,23 +238,23 @@ fn referred(lab: &mut Lab) -> Result<()> {
         "in",
         "ingress: [{action: Deny, source: {selector: \"bad == 'yes'\"}}, {action: Allow}], egress: [{action: Allow}]",
     )?;
-    let url = healthz(&scene);
+    let url = healthz(&fixture);
     let options = ["--kubelet-healthz", &url, "--host-endpoints-guard", "3"];
-    let agent = Agent::start(&scene.node, &options)?;
+    let agent = Agent::start(&fixture.node, &options)?;
     agent.until("the host endpoint is confirmed", PATIENT, "endpoints", |listed| {
         listed.to_string().contains("n1-host") && !listed.to_string().contains("unconfirmed")
     })?;
-    scene.comes_in(HTTP, Seen::Reached)?;
+    fixture.comes_in(HTTP, Seen::Reached)?;
     set(&outside.both().map(|at| at.to_string()))?;
-    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    fixture.comes_in_at_last(HTTP, Seen::Blocked)?;
     std::thread::sleep(Duration::from_secs(4));
-    scene.comes_in(HTTP, Seen::Blocked)
+    fixture.comes_in(HTTP, Seen::Blocked)
 }
 
 fn unenforced(lab: &mut Lab) -> Result<()> {
-    let scene = Scene::new(lab)?;
+    let fixture = Fixture::new(lab)?;
     host_endpoint(lab, "interfaceName: eth7")?;
-    let agent = Agent::start(&scene.node, &UNASKED)?;
+    let agent = Agent::start(&fixture.node, &NO_KUBELET)?;
     let becomes_reported = |what: &str, reason: Option<&str>| {
         let is_so = |listed: &serde_json::Value| {
             let of_host = |it: &&serde_json::Value| it["pod"] == "HostEndpoint/n1-host";
@@ -267,12 +267,12 @@ fn unenforced(lab: &mut Lab) -> Result<()> {
         agent.until(what, PATIENT, "endpoints", is_so).map(|_| ())
     };
     becomes_reported("it is reported", Some("no device eth7"))?;
-    scene.comes_in(HTTP, Seen::Reached)?;
+    fixture.comes_in(HTTP, Seen::Reached)?;
     host_endpoint(lab, "interfaceName: eth0")?;
-    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    fixture.comes_in_at_last(HTTP, Seen::Blocked)?;
     becomes_reported("it is reported no longer", None)?;
-    scene.node.podgate(&["detach"])?;
-    scene.comes_in_at_last(HTTP, Seen::Blocked)
+    fixture.node.podgate(&["detach"])?;
+    fixture.comes_in_at_last(HTTP, Seen::Blocked)
 }
 
 /// The health endpoint of a test's agent: a server outside.
@@ -315,33 +315,33 @@ fn undone(lab: &mut Lab) -> Result<()> {
 }
 
 fn deadline(lab: &mut Lab) -> Result<()> {
-    let scene = Scene::new(lab)?;
-    let url = healthz(&scene);
+    let fixture = Fixture::new(lab)?;
+    let url = healthz(&fixture);
     let options = ["--kubelet-healthz", &url, "--host-endpoints-guard", "12"];
-    let agent = Agent::start(&scene.node, &options)?;
+    let agent = Agent::start(&fixture.node, &options)?;
     host_endpoint(lab, "interfaceName: eth0")?;
-    scene.comes_in_at_last(HTTP, Seen::Blocked)?;
+    fixture.comes_in_at_last(HTTP, Seen::Blocked)?;
     let begun = Instant::now();
     // However often it is started again, the node is cut off for one window.
     let mut agent = Some(agent);
     while begun.elapsed() < Duration::from_secs(8) {
         agent.take().map(Agent::kill).transpose()?;
-        let next = Agent::start(&scene.node, &options)?;
+        let next = Agent::start(&fixture.node, &options)?;
         std::thread::sleep(Duration::from_secs(1));
         agent = Some(next);
     }
-    scene.comes_in_at_last(HTTP, Seen::Reached)?;
+    fixture.comes_in_at_last(HTTP, Seen::Reached)?;
     let took = begun.elapsed();
     ensure!(took < Duration::from_secs(20), "the node was cut off for {took:?}");
     // The next one finds it undone, and does not try it again.
     agent.take().map(Agent::kill).transpose()?;
-    let agent = Agent::start(&scene.node, &options)?;
+    let agent = Agent::start(&fixture.node, &options)?;
     agent.until("the change stays undone", PATIENT, "endpoints", |listed| {
         listed.to_string().contains("\"undone\"")
     })?;
-    scene.comes_in(HTTP, Seen::Reached)?;
+    fixture.comes_in(HTTP, Seen::Reached)?;
     policy(lab, "out", "egress: [{action: Allow}]")?;
-    scene.comes_in_at_last(HTTP, Seen::Blocked)
+    fixture.comes_in_at_last(HTTP, Seen::Blocked)
 }
 
 fn changed_back(lab: &mut Lab) -> Result<()> {
