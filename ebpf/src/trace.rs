@@ -7,6 +7,8 @@
 //! texts were parsed. And a message of each step has its parts on the stack, of which the deepest steps have
 //! 16 bytes left.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     btf_maps::{Array, PerCpuArray, RingBuf},
     helpers::bpf_ktime_get_ns,
@@ -106,11 +108,18 @@ pub extern "C" fn record_step(kind: u64, a: u64, b: u64, c: u64) -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn find_owner(upper: u64, lower: u64) -> u64 {
     let address = AddressKey(Address::from_halves(upper, lower)).0;
-    let listed = Maps.listed_owner(&address);
-    let owner = listed.filter(|owner| *owner < HEARD_BY_NODE);
+    let listed = match Maps.listed_owner(&address) {
+        Some(owner) => 1 << 32 | u64::from(owner),
+        None => 0,
+    };
+    // Read again: else the compiler compares an owner first that is not there.
+    // SAFETY: a reference is valid to be read from.
+    let known = unsafe { read_volatile(&raw const listed) };
+    #[expect(clippy::cast_possible_truncation, reason = "the owner stands in the lower half")]
+    let owner = (known >> 32 != 0 && (known as u32) < HEARD_BY_NODE).then_some(known as u32);
     let TraceStep { kind, words: [a, b, c] } = TraceStep::of(&TracedLookup::Owner { address, owner });
     record_step(kind, a, b, c);
-    listed.map_or(0, |owner| 1 << 32 | u64::from(owner))
+    listed
 }
 
 /// Records a veth as it is now. The decision looks it up itself a moment later: a change in between shows in
