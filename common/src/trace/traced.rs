@@ -12,8 +12,8 @@ use crate::{
 pub trait Recorder {
     fn record(&self, step: TraceStep);
 
-    /// [`Tables::listed_owner`], recorded. This and the next ones are asked for where a program has no room left on
-    /// its stack, so that the kernel's recorder has functions of its own for them.
+    /// [`Tables::listed_owner`], recorded. This and the next ones are asked for where a program has no room
+    /// left on its stack, so that the kernel's recorder has functions of its own for them.
     #[inline(always)]
     fn owner<T: Tables>(&self, tables: &T, address: &Address) -> Option<u32> {
         let listed = tables.listed_owner(address);
