@@ -80,7 +80,7 @@ pub(super) const KERNELS: [TestedKernel; 6] = [
         origin: Origin::Package { release: Release::Jammy, package: "linux-image-virtual" },
         expected: Some(OLD),
         is_supported: true,
-        limit: MINUTE.saturating_mul(40),
+        limit: MINUTE.saturating_mul(120),
     },
     // Debian 12.
     TestedKernel {
@@ -89,7 +89,7 @@ pub(super) const KERNELS: [TestedKernel; 6] = [
         origin: Origin::Package { release: Release::Bookworm, package: "linux-image-cloud-amd64" },
         expected: Some(OLD),
         is_supported: true,
-        limit: MINUTE.saturating_mul(40),
+        limit: MINUTE.saturating_mul(120),
     },
     // Debian 13.
     TestedKernel {
@@ -98,7 +98,7 @@ pub(super) const KERNELS: [TestedKernel; 6] = [
         origin: Origin::Package { release: Release::Trixie, package: "linux-image-cloud-amd64" },
         expected: Some(NEW),
         is_supported: true,
-        limit: MINUTE.saturating_mul(40),
+        limit: MINUTE.saturating_mul(120),
     },
     TestedKernel {
         name: "6.12-arm64",
@@ -106,6 +106,6 @@ pub(super) const KERNELS: [TestedKernel; 6] = [
         origin: Origin::Package { release: Release::Trixie, package: "linux-image-cloud-arm64" },
         expected: Some(KernelFeatures { barriers: true, ..NEW }),
         is_supported: true,
-        limit: MINUTE.saturating_mul(60),
+        limit: MINUTE.saturating_mul(180),
     },
 ];
