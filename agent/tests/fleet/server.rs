@@ -330,7 +330,7 @@ async fn speak(mut socket: WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>, b
             while input.len() < length {
                 match socket.next().await {
                     Some(Ok(Message::Binary(part))) if part.first() == Some(&STDIN) => {
-                        input.extend(&part[1..])
+                        input.extend(&part[1..]);
                     }
                     Some(Ok(Message::Ping(_))) => {}
                     other => panic!("{other:?} in place of input"),
