@@ -4,7 +4,7 @@
 //! header that is not all there makes the packet [`PacketKind::Unreadable`], which an isolated direction
 //! drops.
 
-use crate::{Address, protocol::number};
+use crate::{Address, PartialMessage, protocol::number};
 
 pub(crate) mod arp;
 pub(crate) mod crafted;
@@ -38,6 +38,13 @@ pub trait Packet {
     /// Copies the `length` bytes at `offset` to the first ones of `into`; `None` when the packet ends before,
     /// or `length` is 0 or more than there is room for.
     fn load(&self, offset: usize, length: usize, into: &mut [u8; 64]) -> Option<()>;
+
+    /// The same of more bytes, and wherever in the packet they are; `None` also where streams are not read.
+    #[inline(always)]
+    fn copy(&self, offset: usize, length: usize, into: &mut [u8; PartialMessage::PART]) -> Option<()> {
+        let _ = (offset, length, into);
+        None
+    }
 
     /// Makes more of the packet readable, if there is more: the kernel has large ones in pieces.
     fn pull(&self);

@@ -3,7 +3,7 @@
 use core::{arch::asm, hint::assert_unchecked};
 
 use aya_ebpf::{helpers::generated::bpf_skb_load_bytes, programs::TcContext};
-use podgate_common::{Direction, Hook, Packet, Start, Tracked, Tuple};
+use podgate_common::{Direction, Hook, Packet, PartialMessage, Start, Tracked, Tuple};
 
 use crate::{config::config, connection, kernel, socket, tracking};
 
@@ -122,6 +122,24 @@ impl<const LINK_HEADER: usize> Packet for Skb<'_, LINK_HEADER> {
             return None;
         }
         // SAFETY: room for as many bytes; the kernel checks that the packet has them.
+        #[expect(clippy::cast_possible_truncation, reason = "both are small")]
+        let loaded = unsafe {
+            bpf_skb_load_bytes(
+                self.context.skb.skb.cast(),
+                offset as u32,
+                into.as_mut_ptr().cast(),
+                length as u32,
+            )
+        };
+        (loaded == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn copy(&self, offset: usize, length: usize, into: &mut [u8; PartialMessage::PART]) -> Option<()> {
+        if length == 0 || length > into.len() {
+            return None;
+        }
+        // SAFETY: as above; where the bytes are in the packet the kernel sees.
         #[expect(clippy::cast_possible_truncation, reason = "both are small")]
         let loaded = unsafe {
             bpf_skb_load_bytes(

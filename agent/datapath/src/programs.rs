@@ -23,7 +23,7 @@ use super::{
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// Maps that outlive the agent.
-pub(super) const PINNED: [&str; 23] = [
+pub(super) const PINNED: [&str; 24] = [
     "ENDPOINTS",
     "OWNERS",
     "TUNNEL_PORTS",
@@ -34,6 +34,7 @@ pub(super) const PINNED: [&str; 23] = [
     "PORTS",
     "LABELS",
     "NAMES",
+    "PARTIAL_MESSAGES",
     "RESOLVERS",
     "ROWS",
     "SERVICES",
