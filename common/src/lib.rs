@@ -77,8 +77,8 @@ pub use host::{HostGuard, HostKey, PortUse};
 pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, TableSetIndex};
 pub use link_address::LinkAddress;
 pub use names::{
-    Label, LabelKey, Learnt, MAX_LIFETIME, MAX_PATTERN_LABELS, MAX_STEPS, NAMES_OF_ADDRESS, NameEntry,
-    NameId, NameNode, NameSet, NameSpots, NameTables, Next, Opened, PartialMessage, Progress, Resolver,
+    Label, LabelKey, Learnt, MAX_LIFETIME, MAX_PATTERN_LABELS, MAX_STEPS, MessageProgress, NAMES_OF_ADDRESS,
+    NameEntry, NameId, NameNode, NameSet, NameSpots, NameTables, Next, Opened, PartialMessage, Resolver,
     SharedNameSet, SharedPartial, Stream, TRIES_TO_ENTER, Transport, WAYS_OF_NAMES, Walk, may_be_opened,
 };
 pub use open_veth::OpenVeth;

@@ -19,7 +19,7 @@ mod tests;
 mod walk;
 
 pub use label::{Label, LabelKey};
-pub use partial::{PartialMessage, Progress, SharedPartial};
+pub use partial::{MessageProgress, PartialMessage, SharedPartial};
 pub use scope::may_be_opened;
 pub use stream::{Opened, Stream, Transport};
 pub use table::{

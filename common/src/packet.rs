@@ -17,10 +17,12 @@ mod segment;
 #[cfg(test)]
 mod tests;
 mod tuple;
+mod volatile;
 
 use plain::Plain;
 pub use segment::Segment;
 pub use tuple::Tuple;
+pub(crate) use volatile::{forget, overwrite};
 
 /// Bytes of a packet, as its device has it: from the link header on, if packets have one there.
 pub trait Packet {
@@ -222,25 +224,6 @@ struct Payload {
     fragment_offset: u32,
     /// 1: yes.
     more_fragments: u32,
-}
-
-/// Reads a value that was just written, such that neither compiler nor verifier knows what it is.
-///
-/// Without it the verifier follows every combination of header lengths through the whole program.
-#[inline(always)]
-pub(crate) fn forget<T: Copy>(value: &T) -> T {
-    // SAFETY: a reference is valid to be read from.
-    unsafe { core::ptr::read_volatile(value) }
-}
-
-/// Writes a value by an instruction of its own.
-///
-/// What is written of several fields at once, compilers hand to `memset`, which in a BPF program is a loop
-/// over bytes.
-#[inline(always)]
-pub(crate) fn overwrite<T: Copy>(place: &mut T, value: T) {
-    // SAFETY: a reference is valid to be written to.
-    unsafe { core::ptr::write_volatile(place, value) }
 }
 
 const ETHERNET_HEADER: usize = 14;

@@ -126,9 +126,9 @@ pub(crate) static RESOLVERS: HashMap<ServiceKey, u32, MAX_RESOLVERS, NO_PREALLOC
 #[btf_map]
 pub(crate) static NAMES: ArrayOfMaps<Array<RawNameSet, NAME_ELEMENTS>, NAME_TABLES> = ArrayOfMaps::new();
 
-/// Messages over several segments that are not whole yet: places of a pod's table, by `PartialMessage::PLACES`
-/// times its number and the number of the place. Programs make them when one is needed, and keep them: what a
-/// program may still hold must not become another pod's. The values are `PartialMessage`s.
+/// Messages over several segments that are not whole yet: places of a pod's table, by its number times
+/// `PartialMessage::PLACES` plus the number of the place. Programs make them when one is needed, and keep
+/// them: what a program may still hold must not become another pod's. The values are `PartialMessage`s.
 #[btf_map]
 pub(crate) static PARTIAL_MESSAGES: HashMap<u32, RawPartialMessage, PARTIAL_PLACES, NO_PREALLOC> =
     HashMap::new();

@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_NOEXIST},
     programs::TcContext,
 };
-use podgate_common::{MAX_STEPS, PartialMessage, Progress, SharedPartial, Stream, Tables as _, Walk};
+use podgate_common::{MAX_STEPS, MessageProgress, PartialMessage, SharedPartial, Stream, Tables as _, Walk};
 
 use crate::{
     atomic::Bpf,
@@ -19,8 +19,8 @@ const MORE: u32 = 0;
 const NONE: u32 = 1;
 const _: () = assert!(NONE < PartialMessage::PLACES, "the first table has number 1");
 
-/// Takes what a segment has of a message that its stream has begun before; when that is whole, learns from it.
-/// False: no other message begins in the segment.
+/// Takes what a segment has of a message that its stream has begun before; when that is whole, learns from
+/// it. False: no other message begins in the segment.
 ///
 /// # Safety
 ///
@@ -67,9 +67,9 @@ pub unsafe extern "C" fn go_on_message(packet: *mut __sk_buff) -> u32 {
         return MORE;
     }
     match walk.go_on(partial, &Skb::new(&context), Maps.now()) {
-        Progress::Whole => return key,
-        Progress::More => partial.release::<Bpf>(walk.stream()),
-        Progress::Lost => {
+        MessageProgress::Whole => return key,
+        MessageProgress::More => partial.release::<Bpf>(walk.stream()),
+        MessageProgress::Lost => {
             partial.release::<Bpf>(Stream::default());
             return NONE;
         }
@@ -150,7 +150,7 @@ fn made_place(key: u32) -> Option<SharedPartial<'static>> {
 
 #[inline(always)]
 fn place(key: u32) -> Option<SharedPartial<'static>> {
-    let partial = PARTIAL_MESSAGES.get_ptr_mut(&key)?;
+    let partial = PARTIAL_MESSAGES.get_ptr_mut(key)?;
     // SAFETY: elements are never removed, and are accessed in this way alone.
     Some(unsafe { SharedPartial::new(partial.cast()) })
 }

@@ -37,8 +37,9 @@ impl PartialMessage {
     /// ([`super::MAX_STEPS`]), and so that a place is no more than 16 KiB for the kernel.
     pub const ROOM: u32 = 14 << 10;
     /// Bytes that are copied at a time: as many are left behind the room, so that the verifier need not add.
-    pub const PART: usize = 1_024;
-    const PARTS: u32 = Self::ROOM / Self::PART as u32 + 1;
+    pub const PART: usize = Self::PART_LENGTH as usize;
+    const PART_LENGTH: u32 = 1 << 10;
+    const PARTS: u32 = Self::ROOM / Self::PART_LENGTH + 1;
     const BYTES: usize = Self::ROOM as usize + Self::PART;
     /// A client asks for addresses of two families at once, over a connection each.
     pub const PLACES: u32 = 2;
@@ -55,7 +56,7 @@ pub struct SharedPartial<'a>(*mut PartialMessage, PhantomData<&'a ()>);
 
 /// What a segment does for a message that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum MessageProgress {
     /// The message is not whole yet, so that no other one begins in the segment.
     More,
     /// It is, and the walk stands at its first step.
@@ -153,7 +154,7 @@ impl<'a> SharedPartial<'a> {
 impl Walk {
     /// Takes what a segment has of a message that belongs to its stream, and that this program has taken.
     #[inline(always)]
-    pub fn go_on(&mut self, partial: SharedPartial<'_>, packet: &impl Packet, now: u32) -> Progress {
+    pub fn go_on(&mut self, partial: SharedPartial<'_>, packet: &impl Packet, now: u32) -> MessageProgress {
         let is_known = partial.filled() >= LENGTH;
         let mut needed = partial.needed(partial.filled());
         // Before the length is known, it says where the message begins.
@@ -164,7 +165,7 @@ impl Walk {
         }
         let (first, stop) = (forget(&self.first), forget(&self.stop));
         if ahead >= stop - first {
-            return Progress::More;
+            return MessageProgress::More;
         }
         partial.set_used(now);
         overwrite(&mut self.kept_from, first + ahead);
@@ -180,10 +181,10 @@ impl Walk {
             }
         }
         if partial.filled() != needed {
-            return Progress::More;
+            return MessageProgress::More;
         }
         self.turn_to(&partial, LENGTH, needed);
-        Progress::Whole
+        MessageProgress::Whole
     }
 
     /// Keeps the message that begins in the segment and goes on in others, at a place that this program has
@@ -204,9 +205,9 @@ impl Walk {
     }
 
     #[inline(always)]
-    fn lose(&mut self) -> Progress {
+    fn lose(&mut self) -> MessageProgress {
         self.note_unlearnt();
-        Progress::Lost
+        MessageProgress::Lost
     }
 
     /// Copies what the segment has from some place on, until so many bytes are there. All that counts stands
@@ -221,8 +222,7 @@ impl Walk {
             if count == 0 {
                 break;
             }
-            const PART: u32 = PartialMessage::PART as u32;
-            let part = if count < PART { count } else { PART };
+            let part = if count < PartialMessage::PART_LENGTH { count } else { PartialMessage::PART_LENGTH };
             // SAFETY: the place is this program's alone.
             let place = unsafe { &mut *partial.place(filled)? };
             packet.copy(from as usize, part as usize, place)?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use podgate_common::{
-    Address, FlowSeed, Hook, HostAtomic, NameId, Opened, Outcome, PartialMessage, Progress, Protocol,
+    Address, FlowSeed, Hook, HostAtomic, MessageProgress, NameId, Opened, Outcome, PartialMessage, Protocol,
     Resolver, Scratch, Seen, ServiceKey, SharedPartial, Stream, Walk,
     frames::dns::{datagram, reply},
 };
@@ -122,11 +122,11 @@ impl Node {
                 let mut progress = None;
                 if let Some(own) = places.iter().find(|place| place.stream() == walk.stream()) {
                     progress = Some(walk.go_on(*own, &frame, 0));
-                    while progress == Some(Progress::Whole) && walk.step(own, memory) {}
-                    let is_kept = progress == Some(Progress::More);
+                    while progress == Some(MessageProgress::Whole) && walk.step(own, memory) {}
+                    let is_kept = progress == Some(MessageProgress::More);
                     own.release::<HostAtomic>(if is_kept { walk.stream() } else { Stream::default() });
                 }
-                if progress != Some(Progress::More) && walk.turn_to_messages() {
+                if progress != Some(MessageProgress::More) && walk.turn_to_messages() {
                     while walk.step(&frame, memory) {}
                     walk.advance();
                 }

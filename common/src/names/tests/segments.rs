@@ -3,7 +3,7 @@
 use std::{boxed::Box, vec, vec::Vec};
 
 use super::{
-    Entry, Next, Notes, Opened, PartialMessage, Progress, RefCell, SharedPartial, Stream, TABLE, Walk,
+    Entry, MessageProgress, Next, Notes, Opened, PartialMessage, RefCell, SharedPartial, Stream, TABLE, Walk,
     generate::{self, Numbers},
     naive,
     patterns::Patterns,
@@ -48,11 +48,11 @@ impl<'a> Learner<'a> {
                 if let Some(own) = places.iter().find(|place| place.stream() == walk.stream()) {
                     assert!(own.take::<HostAtomic>() && !own.take::<HostAtomic>());
                     progress = Some(walk.go_on(*own, &frame, 0));
-                    while progress == Some(Progress::Whole) && walk.step(own, &self.tables) {}
-                    let is_kept = progress == Some(Progress::More);
+                    while progress == Some(MessageProgress::Whole) && walk.step(own, &self.tables) {}
+                    let is_kept = progress == Some(MessageProgress::More);
                     own.release::<HostAtomic>(if is_kept { walk.stream() } else { Stream::default() });
                 }
-                if progress != Some(Progress::More) && walk.turn_to_messages() {
+                if progress != Some(MessageProgress::More) && walk.turn_to_messages() {
                     while walk.step(&frame, &self.tables) {}
                     walk.advance();
                 }
