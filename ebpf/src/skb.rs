@@ -136,7 +136,11 @@ impl<const LINK_HEADER: usize> Packet for Skb<'_, LINK_HEADER> {
 
     #[inline(always)]
     fn copy(&self, offset: usize, length: usize, into: &mut [u8; PartialMessage::PART]) -> Option<()> {
-        if length == 0 || length > into.len() {
+        // Before Linux 6.8 the verifier learns nothing from a comparison with 0.
+        let less_by_one = length.wrapping_sub(1);
+        // SAFETY: a reference is valid to be read from.
+        let less_by_one = unsafe { (&raw const less_by_one).read_volatile() };
+        if less_by_one >= into.len() {
             return None;
         }
         // SAFETY: as above; where the bytes are in the packet the kernel sees.
@@ -146,7 +150,7 @@ impl<const LINK_HEADER: usize> Packet for Skb<'_, LINK_HEADER> {
                 self.context.skb.skb.cast(),
                 offset as u32,
                 into.as_mut_ptr().cast(),
-                length as u32,
+                (less_by_one + 1) as u32,
             )
         };
         (loaded == 0).then_some(())

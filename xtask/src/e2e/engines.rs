@@ -45,11 +45,13 @@ impl Run<'_> {
              --cleanup-config || true",
             program.display()
         );
-        self.verdicts_hold_while(|| self.on_engine(&clean))?;
-        let left = self.chains()?;
-        ensure!(left == [0; NODES.len()], "rules of the other engine are left: {left:?}");
-        self.becomes(CLIENT_ALLOWED, true)?;
-        self.becomes(CLIENT_DENIED, false)
+        self.verdicts_hold_while(|| {
+            self.on_engine(&clean)?;
+            let left = self.chains()?;
+            ensure!(left == [0; NODES.len()], "rules of the other engine are left: {left:?}");
+            self.becomes(CLIENT_ALLOWED, true)?;
+            self.becomes(CLIENT_DENIED, false)
+        })
     }
 
     /// On each node: how many rules and chains of the other engine there are.
