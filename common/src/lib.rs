@@ -78,9 +78,9 @@ pub use host::{HostGuard, HostKey, PortUse, ServiceEnd};
 pub use ids::{ClassId, IdentityId, PolicyId, ServiceId, TableSetIndex};
 pub use link_address::LinkAddress;
 pub use names::{
-    Label, LabelKey, Learnt, MAX_LIFETIME, MAX_PATTERN_LABELS, MAX_STEPS, NAMES_OF_ADDRESS, NameEntry,
-    NameId, NameNode, NameSet, NameSpots, NameTables, Next, Opened, Resolver, SharedNameSet, Stream,
-    TRIES_TO_ENTER, Transport, WAYS_OF_NAMES, Walk, may_be_opened,
+    Label, LabelKey, Learnt, MAX_LIFETIME, MAX_PATTERN_LABELS, MAX_STEPS, MessageProgress, NAMES_OF_ADDRESS,
+    NameEntry, NameId, NameNode, NameSet, NameSpots, NameTables, Next, Opened, PartialMessage, Resolver,
+    SharedNameSet, SharedPartial, Stream, TRIES_TO_ENTER, Transport, WAYS_OF_NAMES, Walk, may_be_opened,
 };
 pub use open_veth::OpenVeth;
 pub use outcome::{Outcome, PolicyRole};
@@ -101,7 +101,7 @@ pub use trace::{
 };
 
 /// The shape of every map. Raise it with any change to a type or a map in this crate.
-pub const LAYOUT_VERSION: u32 = 13;
+pub const LAYOUT_VERSION: u32 = 14;
 
 /// The first layout whose flow table reads as this one does: an agent with other maps takes its connections
 /// over. Make it [`LAYOUT_VERSION`] with any change to `FlowKey`, `Flow`, `Seen` or `FlowSet` by which an

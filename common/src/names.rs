@@ -6,7 +6,9 @@
 //!
 //! DNS is not filtered here: whatever a walk ends with, nothing is said of the packet.
 
+mod found;
 mod label;
+mod partial;
 mod reader;
 mod record;
 mod scope;
@@ -17,6 +19,7 @@ mod tests;
 mod walk;
 
 pub use label::{Label, LabelKey};
+pub use partial::{MessageProgress, PartialMessage, SharedPartial};
 pub use scope::may_be_opened;
 pub use stream::{Opened, Stream, Transport};
 pub use table::{

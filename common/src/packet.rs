@@ -4,7 +4,7 @@
 //! header that is not all there makes the packet [`PacketKind::Unreadable`], which an isolated direction
 //! drops.
 
-use crate::{Address, protocol::number};
+use crate::{Address, PartialMessage, protocol::number};
 
 pub(crate) mod arp;
 pub(crate) mod crafted;
@@ -17,10 +17,12 @@ mod segment;
 #[cfg(test)]
 mod tests;
 mod tuple;
+mod volatile;
 
 use plain::Plain;
 pub use segment::Segment;
 pub use tuple::Tuple;
+pub(crate) use volatile::{forget, overwrite};
 
 /// Bytes of a packet, as its device has it: from the link header on, if packets have one there.
 pub trait Packet {
@@ -38,6 +40,13 @@ pub trait Packet {
     /// Copies the `length` bytes at `offset` to the first ones of `into`; `None` when the packet ends before,
     /// or `length` is 0 or more than there is room for.
     fn load(&self, offset: usize, length: usize, into: &mut [u8; 64]) -> Option<()>;
+
+    /// The same of more bytes, and wherever in the packet they are; `None` also where streams are not read.
+    #[inline(always)]
+    fn copy(&self, offset: usize, length: usize, into: &mut [u8; PartialMessage::PART]) -> Option<()> {
+        let _ = (offset, length, into);
+        None
+    }
 
     /// Makes more of the packet readable, if there is more: the kernel has large ones in pieces.
     fn pull(&self);
@@ -215,25 +224,6 @@ struct Payload {
     fragment_offset: u32,
     /// 1: yes.
     more_fragments: u32,
-}
-
-/// Reads a value that was just written, such that neither compiler nor verifier knows what it is.
-///
-/// Without it the verifier follows every combination of header lengths through the whole program.
-#[inline(always)]
-pub(crate) fn forget<T: Copy>(value: &T) -> T {
-    // SAFETY: a reference is valid to be read from.
-    unsafe { core::ptr::read_volatile(value) }
-}
-
-/// Writes a value by an instruction of its own.
-///
-/// What is written of several fields at once, compilers hand to `memset`, which in a BPF program is a loop
-/// over bytes.
-#[inline(always)]
-pub(crate) fn overwrite<T: Copy>(place: &mut T, value: T) {
-    // SAFETY: a reference is valid to be written to.
-    unsafe { core::ptr::write_volatile(place, value) }
 }
 
 const ETHERNET_HEADER: usize = 14;

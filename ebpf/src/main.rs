@@ -19,6 +19,7 @@ mod global;
 mod kernel;
 mod maps;
 mod names;
+mod partial;
 mod skb;
 mod socket;
 mod tables;

@@ -15,8 +15,8 @@ use podgate_common::{
     Address, Direction, EVENT_BYTES, Endpoint, Eviction, FILTER_WORDS, FilteredAs, FlowCounter,
     FlowCounterKey, FlowEvent, FlowSeed, FlowSet, FlowShare, FragmentKey, HostGuard, LabelKey, LinkAddress,
     MAX_ENDPOINTS, MAX_FLOW_COUNTERS, MAX_FRAGMENTS, MAX_HOST_SERVICES, MAX_LABELS, MAX_NAME_TABLES,
-    MAX_OWNERS, MAX_RESOLVERS, MAX_TUNNEL_SERVICES, NameCount, NameSet, OpenVeth, Outcome, PortPair,
-    Protocol, RowKey, RuleProtocol, Scratch, ServiceKey, Share, TableSetIndex, Unreported, Walk,
+    MAX_OWNERS, MAX_RESOLVERS, MAX_TUNNEL_SERVICES, NameCount, NameSet, OpenVeth, Outcome, PartialMessage,
+    PortPair, Protocol, RowKey, RuleProtocol, Scratch, ServiceKey, Share, TableSetIndex, Unreported, Walk,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -33,6 +33,7 @@ const NAME_ELEMENTS: usize = NameSet::ELEMENTS as usize;
 const RULE_PROTOCOLS: usize = RuleProtocol::ALL.len();
 const PROTOCOLS: usize = Protocol::ALL.len();
 const NAME_TABLES: usize = MAX_NAME_TABLES + 1;
+const PARTIAL_PLACES: usize = MAX_NAME_TABLES * PartialMessage::PLACES as usize;
 
 const LINK_ADDRESS_SLOTS: usize = LinkAddress::SLOTS as usize;
 const OPEN_VETH_SLOTS: usize = OpenVeth::SLOTS as usize;
@@ -46,6 +47,8 @@ type RawPortClasses = [u16; 65_536];
 type RawRow = [u64; 4];
 /// `NameSet`
 type RawNameSet = [u64; size_of::<NameSet>() / 8];
+/// `PartialMessage`
+type RawPartialMessage = [u64; size_of::<PartialMessage>() / 8];
 /// `FlowSet`
 type RawFlowSet = [u64; size_of::<FlowSet>() / 8];
 /// `FlowSeed`
@@ -122,6 +125,17 @@ pub(crate) static RESOLVERS: HashMap<ServiceKey, u32, MAX_RESOLVERS, NO_PREALLOC
 /// only the programs write, and behind these the words of its streams. The agent makes them.
 #[btf_map]
 pub(crate) static NAMES: ArrayOfMaps<Array<RawNameSet, NAME_ELEMENTS>, NAME_TABLES> = ArrayOfMaps::new();
+
+/// Messages over several segments that are not whole yet: places of a pod's table, by its number times
+/// `PartialMessage::PLACES` plus the number of the place. Programs make them when one is needed, and keep
+/// them: what a program may still hold must not become another pod's. The values are `PartialMessage`s.
+#[btf_map]
+pub(crate) static PARTIAL_MESSAGES: HashMap<u32, RawPartialMessage, PARTIAL_PLACES, NO_PREALLOC> =
+    HashMap::new();
+
+/// What such a place holds at first.
+#[btf_map]
+pub(crate) static EMPTY_PARTIAL_MESSAGE: Array<RawPartialMessage, 1> = Array::new();
 
 /// Where a program walks over a message.
 #[btf_map]

@@ -16,6 +16,7 @@ use crate::{
     config::{ConfiguredSeed, config},
     cut::cut,
     maps::{self, LABELS, NAME_SETS, NAMES, SCRATCH, WALK},
+    partial::{self, keep_message},
     skb::Skb,
     tables::Maps,
 };
@@ -56,12 +57,27 @@ pub unsafe extern "C" fn learn_names(packet: *mut __sk_buff) -> u32 {
         Opened::Stream(stream) => Some(stream),
         Opened::Walk => {
             // SAFETY: as the caller's.
-            let is_whole = (0..MAX_STEPS).any(|_| unsafe { step_names(packet) } == 0);
-            if !is_whole {
-                walk.unlearnt += 1;
-                walk.lose_stream();
+            if !(0..MAX_STEPS).any(|_| unsafe { step_names(packet) } == 0) {
+                walk.note_unlearnt();
             }
-            walk.stream(reply, &ConfiguredSeed)
+            None
+        }
+        Opened::Segment => {
+            // SAFETY: as the caller's.
+            if unsafe { partial::go_on(packet, walk) } && walk.turn_to_messages() {
+                // SAFETY: as the caller's.
+                if !(0..MAX_STEPS).any(|_| unsafe { step_names(packet) } == 0) {
+                    walk.note_unlearnt();
+                    walk.lose_stream();
+                }
+                walk.advance();
+            }
+            // SAFETY: as the caller's.
+            if walk.has_rest() && unsafe { keep_message(packet) } == 0 {
+                walk.note_unlearnt();
+            }
+            // What has not changed another CPU may have changed.
+            (walk.stream() != stream).then(|| walk.stream())
         }
     };
     if let (Some(place), Some(after)) = (place, after) {

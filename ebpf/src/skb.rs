@@ -3,7 +3,7 @@
 use core::{arch::asm, hint::assert_unchecked};
 
 use aya_ebpf::{helpers::generated::bpf_skb_load_bytes, programs::TcContext};
-use podgate_common::{Direction, Hook, Packet, Start, Tracked, Tuple};
+use podgate_common::{Direction, Hook, Packet, PartialMessage, Start, Tracked, Tuple};
 
 use crate::{config::config, connection, kernel, socket, tracking};
 
@@ -129,6 +129,28 @@ impl<const LINK_HEADER: usize> Packet for Skb<'_, LINK_HEADER> {
                 offset as u32,
                 into.as_mut_ptr().cast(),
                 length as u32,
+            )
+        };
+        (loaded == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn copy(&self, offset: usize, length: usize, into: &mut [u8; PartialMessage::PART]) -> Option<()> {
+        // Before Linux 6.8 the verifier learns nothing from a comparison with 0.
+        let less_by_one = length.wrapping_sub(1);
+        // SAFETY: a reference is valid to be read from.
+        let less_by_one = unsafe { (&raw const less_by_one).read_volatile() };
+        if less_by_one >= into.len() {
+            return None;
+        }
+        // SAFETY: as above; where the bytes are in the packet the kernel sees.
+        #[expect(clippy::cast_possible_truncation, reason = "both are small")]
+        let loaded = unsafe {
+            bpf_skb_load_bytes(
+                self.context.skb.skb.cast(),
+                offset as u32,
+                into.as_mut_ptr().cast(),
+                (less_by_one + 1) as u32,
             )
         };
         (loaded == 0).then_some(())

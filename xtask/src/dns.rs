@@ -2,11 +2,13 @@
 //!
 //! In: glibc, musl, c-ares, Go and a cache that outlives answers; unbound and CoreDNS, reached in each way
 //! that clusters have. Out: a table of which connected at once to each new name, then very many look-ups with
-//! and without an agent; exit code 1 when one connection came late or not at all. Left out: ipvs, which needs
-//! a kernel module.
+//! and without an agent, and while agents are killed and restarted and policies change; exit code 1 when one
+//! connection came late, or not at all. With very many at a time a busy machine makes some come late: there
+//! it is packets that count, none of which may be lost. Left out: ipvs, which needs a kernel module.
 
 mod acceptor;
 mod clients;
+mod handshakes;
 mod lookups;
 mod network;
 mod programs;

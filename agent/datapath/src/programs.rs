@@ -34,6 +34,7 @@ pub(super) const PINNED: [&str; 24] = [
     "PORTS",
     "LABELS",
     "NAMES",
+    "PARTIAL_MESSAGES",
     "RESOLVERS",
     "ROWS",
     "SERVICES",

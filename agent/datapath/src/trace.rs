@@ -38,7 +38,7 @@ pub static TRACING_OBJECT: &[u8] =
 const LENT: [&str; 2] = ["EVENTS", "ADDRESS_FILTER"];
 
 /// Maps that programs of a trace have of their own.
-const OWN: [&str; 3] = ["SCRATCH", "WALK", "OPEN_VETHS"];
+const OWN: [&str; 4] = ["SCRATCH", "WALK", "OPEN_VETHS", "EMPTY_PARTIAL_MESSAGE"];
 
 /// What is handed over besides the programs.
 const RING: &str = "TRACES";

@@ -30,6 +30,8 @@ const MAX_VERIFIED: u32 = 65_000;
 const MAX_VERIFIED_BEFORE: u32 = 90_000;
 /// What names come to on top: finding them in `from_pod`, learning them in `to_pod`, each step once.
 const NAMES: u32 = 80_000;
+/// What reading messages over several segments comes to: they are copied, and each step is there once more.
+const SEGMENTS: u32 = 25_000;
 /// The same of finding them alone, where packets leave the node.
 const NAMES_FOUND: u32 = 25_000;
 /// Programs at the node's own devices read no names.
@@ -60,8 +62,9 @@ fn the_verifier_walks_over_few_instructions() {
             );
             // One that serves two hooks has the code of two.
             let most = match program {
-                _ if name == "at_pod" => 2 * most + NAMES,
-                Program::FromPod | Program::ToPod => most + NAMES,
+                _ if name == "at_pod" => 2 * most + NAMES + SEGMENTS,
+                Program::FromPod => most + NAMES,
+                Program::ToPod => most + NAMES + SEGMENTS,
                 Program::ToWire | Program::ToTunnel => most + NAMES_FOUND,
                 Program::FromNetdev | Program::ToNetdev | Program::FromBareNetdev | Program::ToBareNetdev => {
                     MAX_VERIFIED_AT_HOST

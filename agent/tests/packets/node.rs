@@ -9,7 +9,7 @@ use std::{
 
 use podgate_common::{
     Address, Direction, Endpoint, Flow, FlowCounter, FlowEvent, FlowKey, FragmentKey, Hook, NODE, Outcome,
-    Packet, PortPair, Scratch, Seen, Stream, decide, decide_on_wire,
+    Packet, PartialMessage, PortPair, Scratch, Seen, Stream, decide, decide_on_wire,
     frames::{BareIp, Frame},
     is_nodes,
 };
@@ -64,6 +64,7 @@ pub(crate) struct Node {
     fragments: BTreeMap<FragmentKey, PortPair>,
     learnt: names::LearntPlaces,
     streams: BTreeMap<(u32, u32), Stream>,
+    partials: BTreeMap<u32, Box<[PartialMessage; 2]>>,
     now: u32,
     revision: u32,
     counters: Vec<(Direction, Outcome, u64)>,
@@ -135,6 +136,7 @@ impl Node {
             fragments: BTreeMap::new(),
             learnt: BTreeMap::new(),
             streams: BTreeMap::new(),
+            partials: BTreeMap::new(),
             now: 0,
             revision: 0,
         };

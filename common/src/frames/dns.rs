@@ -23,11 +23,11 @@ pub fn labels(name: &str) -> Vec<u8> {
 ///
 /// # Panics
 ///
-/// When there are more than 255 addresses, or they are of two families.
+/// When there are more than 65,535 addresses.
 pub fn reply(name: &str, addresses: &[IpAddr]) -> Vec<u8> {
     let kind = if addresses.first().is_some_and(IpAddr::is_ipv6) { 28 } else { 1 };
-    let count = u8::try_from(addresses.len()).expect("few");
-    let mut bytes = vec![0x12, 0x34, 0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0];
+    let [high, low] = u16::try_from(addresses.len()).expect("few").to_be_bytes();
+    let mut bytes = vec![0x12, 0x34, 0x81, 0x80, 0, 1, high, low, 0, 0, 0, 0];
     bytes.extend(labels(name));
     bytes.extend([0, kind, 0, 1]);
     for address in addresses {

@@ -3,9 +3,10 @@
 //!
 //! In the middle of a message no one can tell by the bytes where the next one begins, and whoever has a zone
 //! writes bytes of answers. So it is known from the start of the stream on, by sequence numbers, or nothing
-//! is learnt from it any more. A message over several segments is stepped over.
+//! is learnt from it any more. A message over several segments is kept until it is whole
+//! ([`super::PartialMessage`]).
 
-use super::{Next, Walk};
+use super::{Next, PartialMessage, Walk};
 use crate::{
     Packet, Seed, Tuple,
     packet::{forget, overwrite},
@@ -28,6 +29,8 @@ const IPV6_HEADER: u32 = 40;
 const FRAGMENT_HEADER: u32 = 8;
 const UDP_HEADER: u32 = 8;
 const TCP_HEADER: u32 = 20;
+/// Bytes of the length before a message.
+pub(super) const LENGTH: u32 = 2;
 
 impl Transport {
     /// `None`: an extension header other than that of a fragment, or a part of a datagram that has none. What
@@ -82,6 +85,7 @@ impl Stream {
     pub const PLACES: u32 = 128;
     /// Of these, in one element of a pod's table.
     pub const IN_ELEMENT: u32 = 16;
+    const SEQUENCE: u64 = u32::MAX as u64;
 
     /// Of a reply: where its stream has its place.
     #[inline(always)]
@@ -108,11 +112,27 @@ impl Stream {
     }
 
     #[inline(always)]
-    fn next(self, reply: &Tuple, seed: &impl Seed) -> Option<u32> {
-        const SEQUENCE: u64 = u32::MAX as u64;
+    fn is_of(self, reply: &Tuple, seed: &impl Seed) -> bool {
+        self.0 & !Self::SEQUENCE == Self::of(reply, seed)
+    }
+
+    /// The sequence number.
+    #[inline(always)]
+    pub(super) const fn sequence(self) -> u32 {
         #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
         let sequence = self.0 as u32;
-        if self.0 & !SEQUENCE == Self::of(reply, seed) { Some(sequence) } else { None }
+        sequence
+    }
+
+    /// The same stream at another sequence number.
+    #[inline(always)]
+    pub(super) const fn at(self, sequence: u32) -> Self {
+        Self(self.0 & !Self::SEQUENCE | sequence as u64)
+    }
+
+    #[inline(always)]
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
     }
 }
 
@@ -121,9 +141,13 @@ impl Stream {
 pub enum Opened {
     /// Nothing is to be read.
     Nothing,
-    /// The walk stands at its first step.
+    /// A datagram: the walk stands at its first step.
     Walk,
-    /// A stream begins, or goes on in a way that nothing can be learnt from it: what it is now.
+    /// A segment with data, of a stream of which is known where messages begin. First what goes on with a
+    /// message that is kept ([`Walk::go_on`]), then the messages that begin in it
+    /// ([`Walk::turn_to_messages`]).
+    Segment,
+    /// A stream begins.
     Stream(Stream),
 }
 
@@ -177,7 +201,7 @@ impl Walk {
         seed: &impl Seed,
     ) -> Option<Opened> {
         const SYN: u8 = 2;
-        const LENGTH: u8 = 0xf0;
+        const HEADER_LENGTH: u8 = 0xf0;
         let sequence = u32::from_be_bytes(self.read::<4>(packet, offset + 4)?);
         let [length, flags] = self.read::<2>(packet, offset + 12)?;
         if flags & SYN != 0 {
@@ -185,28 +209,37 @@ impl Walk {
                 Stream::of(reply, seed) | u64::from(sequence.wrapping_add(1)),
             )));
         }
-        let data = offset + u32::from(length & LENGTH) / 4;
+        let data = offset + u32::from(length & HEADER_LENGTH) / 4;
         let end = forget(&self.end);
         if data < offset + TCP_HEADER || data >= end {
             return Some(Opened::Nothing);
         }
-        let Some(next) = stream.next(reply, seed) else {
+        if !stream.is_of(reply, seed) {
             overwrite(&mut self.unlearnt, 1);
             return Some(Opened::Nothing);
-        };
-        // What was there before it is known; what is behind a gap is not.
-        let ahead = next.wrapping_sub(sequence);
-        if ahead > end - data {
-            let is_gap = ahead.cast_signed() < 0;
-            overwrite(&mut self.unlearnt, is_gap.into());
-            return Some(Opened::Nothing);
         }
-        overwrite(&mut self.segment_end, end);
+        overwrite(&mut self.stream, stream);
         overwrite(&mut self.first, data);
+        overwrite(&mut self.stop, end);
         overwrite(&mut self.sequence, sequence);
-        overwrite(&mut self.resume, data + ahead);
+        Some(Opened::Segment)
+    }
+
+    /// Turns to the first message that begins in the segment; false: none does.
+    #[inline(always)]
+    pub fn turn_to_messages(&mut self) -> bool {
+        let (first, stop) = (forget(&self.first), forget(&self.stop));
+        // What was there before it is known; what is behind a gap is not.
+        let ahead = forget(&self.stream).sequence().wrapping_sub(forget(&self.sequence));
+        if ahead >= stop - first {
+            let unlearnt = forget(&self.unlearnt) + u32::from(ahead.cast_signed() < 0);
+            overwrite(&mut self.unlearnt, unlearnt);
+            return false;
+        }
+        overwrite(&mut self.segment_end, stop);
+        overwrite(&mut self.resume, first + ahead);
         overwrite(&mut self.next, Next::Message);
-        Some(Opened::Walk)
+        true
     }
 
     /// The next message of a segment.
@@ -218,15 +251,24 @@ impl Walk {
         }
         overwrite(&mut self.end, segment_end);
         let Some(length) = self.read::<2>(packet, at) else {
-            // Half of the length: where the next one begins is lost.
-            self.lose_stream();
-            return Some(Next::Unlearnt);
+            if segment_end - at >= LENGTH {
+                self.lose_stream();
+                return Some(Next::Unlearnt);
+            }
+            // Half of the length: where the next message begins is known when the rest has come.
+            overwrite(&mut self.rest, at);
+            overwrite(&mut self.segment_end, 0);
+            return Some(Next::Done);
         };
-        let message = at + 2;
+        let message = at + LENGTH;
         let end = message + u32::from(u16::from_be_bytes(length));
         overwrite(&mut self.resume, end);
         if end > segment_end {
-            return Some(Next::Unlearnt);
+            if end - at > PartialMessage::ROOM {
+                return Some(Next::Unlearnt);
+            }
+            overwrite(&mut self.rest, at);
+            return Some(Next::Done);
         }
         self.turn_to(packet, message, end);
         Some(self.next())
@@ -239,17 +281,17 @@ impl Walk {
         overwrite(&mut self.resume, 0);
     }
 
-    /// What is known of the stream of a segment after the walk; `None`: it is none.
+    /// After the walk over the messages of a segment: the stream is where the next one begins.
     #[inline(always)]
-    pub fn stream(&self, reply: &Tuple, seed: &impl Seed) -> Option<Stream> {
-        let (first, resume) = (forget(&self.first), forget(&self.resume));
-        if first == 0 {
-            return None;
-        }
-        if resume == 0 {
-            return Some(Stream::default());
-        }
-        let next = forget(&self.sequence).wrapping_add(resume - first);
-        Some(Stream(Stream::of(reply, seed) | u64::from(next)))
+    pub fn advance(&mut self) {
+        let (resume, stream) = (forget(&self.resume), forget(&self.stream));
+        let next = forget(&self.sequence).wrapping_add(resume.wrapping_sub(forget(&self.first)));
+        overwrite(&mut self.stream, if resume == 0 { Stream::default() } else { stream.at(next) });
+    }
+
+    /// What is known of the stream of the segment.
+    #[inline(always)]
+    pub fn stream(&self) -> Stream {
+        forget(&self.stream)
     }
 }

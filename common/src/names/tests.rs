@@ -5,6 +5,7 @@ mod generate;
 pub(super) mod modelled;
 mod naive;
 mod patterns;
+mod segments;
 mod table;
 mod traps;
 

@@ -7,7 +7,7 @@
 //! All state stands in [`Walk`], in the kernel in memory of a map: of that the verifier remembers nothing, so
 //! that it checks one step, whatever came before. No step loops.
 
-use super::{LabelKey, NameId, NameNode, NameTables};
+use super::{LabelKey, NameId, NameNode, NameTables, Stream};
 use crate::{
     Address, Packet,
     packet::{forget, overwrite},
@@ -18,6 +18,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Walk {
     pub(super) key: LabelKey,
+    /// Of a segment: where messages of its stream begin.
+    pub(super) stream: Stream,
     /// Whose table learns, a number of [`crate::Endpoint::names`].
     pub(super) table: u32,
     /// What comes next.
@@ -68,12 +70,18 @@ pub struct Walk {
     pub malformed: u32,
     /// 1: the packet is the first part of a datagram.
     pub is_fragment: u32,
-    /// Of a segment of TCP: where its data begins and ends, its sequence number, and where the next message
-    /// begins. 0: it is none.
+    /// Of a segment of TCP: where its data begins and ends, and its sequence number. 0: it is none.
     pub(super) first: u32,
-    pub(super) segment_end: u32,
+    pub(super) stop: u32,
     pub(super) sequence: u32,
+    /// Where its next message begins, and where those end that are read.
     pub(super) resume: u32,
+    pub(super) segment_end: u32,
+    /// Where a message begins that goes on in other segments; 0: none does.
+    pub(super) rest: u32,
+    /// Where bytes are that are kept next, and how many.
+    pub(super) kept_from: u32,
+    pub(super) kept_count: u32,
     /// Where each label of the name stands.
     pub(super) places: [u16; PLACES],
 }
@@ -134,6 +142,7 @@ const CLASS_IN: [u8; 2] = [0, 1];
 impl Walk {
     pub const EMPTY: Self = Self {
         key: LabelKey::EMPTY,
+        stream: Stream(0),
         table: 0,
         next: Next::Done,
         message: 0,
@@ -163,9 +172,13 @@ impl Walk {
         malformed: 0,
         is_fragment: 0,
         first: 0,
-        segment_end: 0,
+        stop: 0,
         sequence: 0,
         resume: 0,
+        segment_end: 0,
+        rest: 0,
+        kept_from: 0,
+        kept_count: 0,
         places: [0; PLACES],
     };
 
@@ -182,6 +195,7 @@ impl Walk {
             &mut self.first,
             &mut self.segment_end,
             &mut self.resume,
+            &mut self.rest,
             &mut self.question_end,
         ] {
             overwrite(word, 0);
@@ -275,32 +289,6 @@ impl Walk {
         }
         overwrite(&mut self.next, Next::Message);
         true
-    }
-
-    /// How it ended, after its last step.
-    #[inline(always)]
-    pub fn next(&self) -> Next {
-        forget(&self.next)
-    }
-
-    /// Where the message begins in the packet.
-    #[inline(always)]
-    pub fn message_start(&self) -> u32 {
-        forget(&self.message)
-    }
-
-    /// Whether the packet is a datagram for a name of rules of which something is missing: the rest of it is
-    /// in other fragments, or could not be learnt.
-    #[inline(always)]
-    pub fn wants_cut(&self) -> bool {
-        let is_missing = forget(&self.is_fragment) != 0 || forget(&self.unlearnt) != 0;
-        forget(&self.first) == 0 && is_missing && self.is_matched() && forget(&self.question_end) != 0
-    }
-
-    /// Whether rules have any of the names.
-    #[inline(always)]
-    pub fn is_matched(&self) -> bool {
-        forget(&self.known) != 0
     }
 
     /// One label of a name that is looked up: its place is noted.

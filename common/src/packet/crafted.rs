@@ -2,6 +2,7 @@
 //! No kernel tracks them.
 
 use super::{Packet, Start, Tracked, Tuple};
+use crate::PartialMessage;
 
 /// A frame with its Ethernet header.
 impl Packet for &[u8] {
@@ -14,6 +15,12 @@ impl Packet for &[u8] {
     }
 
     fn load(&self, offset: usize, length: usize, into: &mut [u8; 64]) -> Option<()> {
+        let bytes = self.get(offset..offset.checked_add(length)?)?;
+        into.get_mut(..length).filter(|into| !into.is_empty())?.copy_from_slice(bytes);
+        Some(())
+    }
+
+    fn copy(&self, offset: usize, length: usize, into: &mut [u8; PartialMessage::PART]) -> Option<()> {
         let bytes = self.get(offset..offset.checked_add(length)?)?;
         into.get_mut(..length).filter(|into| !into.is_empty())?.copy_from_slice(bytes);
         Some(())

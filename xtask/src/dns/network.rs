@@ -39,6 +39,8 @@ pub(super) struct Network {
     pub(super) lab: Lab,
     pub(super) client_node: Node,
     pub(super) client: Pod,
+    /// Where all addresses of names are.
+    pub(super) internet: Place,
     /// The client's resolver for each family: a file as `/etc/resolv.conf`.
     resolver_files: [PathBuf; 2],
     _daemons: Vec<Daemon>,
@@ -117,7 +119,8 @@ impl Network {
         };
         let files = asked.iter().enumerate().map(file).collect::<Result<Vec<_>>>()?;
         let resolver_files = files.try_into().ok().context("one of each family")?;
-        Ok(Self { lab, client_node, client, resolver_files, _daemons: daemons, _server: server })
+        let internet = outside.place;
+        Ok(Self { lab, client_node, client, internet, resolver_files, _daemons: daemons, _server: server })
     }
 
     /// An `/etc/resolv.conf` for clients that ask for addresses of a family.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use podgate_common::{
-    Address, FlowSeed, Hook, NameId, Opened, Outcome, Protocol, Resolver, Scratch, Seen, ServiceKey, Stream,
-    Walk,
+    Address, FlowSeed, Hook, HostAtomic, MessageProgress, NameId, Opened, Outcome, PartialMessage, Protocol,
+    Resolver, Scratch, Seen, ServiceKey, SharedPartial, Stream, Walk,
     frames::dns::{datagram, reply},
 };
 
@@ -108,14 +108,38 @@ impl Node {
         let (reply, seed) = (&scratch.headers.tuple, &FlowSeed([0x1234_5671; 10]));
         let place = (hook.ifindex, Stream::place(reply));
         let stream = self.streams.get(&place).copied().unwrap_or_default();
+        let partials = self.partials.remove(&hook.ifindex);
+        let mut partials = partials.unwrap_or_else(|| Box::new([PartialMessage::EMPTY; 2]));
+        let places = partials.each_mut().map(SharedPartial::from_mut);
         let after = self.with_memory(|memory| match walk.open(&frame, reply, stream, hook.ifindex, seed) {
             Opened::Nothing => None,
             Opened::Stream(stream) => Some(stream),
             Opened::Walk => {
                 while walk.step(&frame, memory) {}
-                walk.stream(reply, seed)
+                None
+            }
+            Opened::Segment => {
+                let mut progress = None;
+                if let Some(own) = places.iter().find(|place| place.stream() == walk.stream()) {
+                    progress = Some(walk.go_on(*own, &frame, 0));
+                    while progress == Some(MessageProgress::Whole) && walk.step(own, memory) {}
+                    let is_kept = progress == Some(MessageProgress::More);
+                    own.release::<HostAtomic>(if is_kept { walk.stream() } else { Stream::default() });
+                }
+                if progress != Some(MessageProgress::More) && walk.turn_to_messages() {
+                    while walk.step(&frame, memory) {}
+                    walk.advance();
+                }
+                if walk.has_rest() {
+                    let free = places.iter().find(|place| place.stream().is_none());
+                    let place = free.unwrap_or(&places[0]);
+                    let is_kept = walk.keep(*place, &frame, 0);
+                    place.release::<HostAtomic>(if is_kept { walk.stream() } else { Stream::default() });
+                }
+                Some(walk.stream())
             }
         });
+        self.partials.insert(hook.ifindex, partials);
         if let Some(stream) = after {
             self.streams.insert(place, stream);
         }
