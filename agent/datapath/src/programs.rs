@@ -23,7 +23,7 @@ use super::{
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podgate-ebpf"));
 
 /// Maps that outlive the agent.
-pub(super) const PINNED: [&str; 24] = [
+pub(super) const PINNED: [&str; 25] = [
     "ENDPOINTS",
     "OWNERS",
     "TUNNEL_PORTS",
