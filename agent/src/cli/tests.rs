@@ -325,11 +325,11 @@ fn other_verbs_take_only_socket_and_bpffs_from_the_environment() {
         ("podgate check", "bpffs: \"/b\""),
         (
             "podgate explain --from x/a --to x/b --port TCP/80",
-            "manifests: [], paths: [], what_if: [], exit_code: false, reading: ReadingOptions { namespace: None, allow_empty: false, strict: false }, socket: \"/s\"",
+            "manifests: [], paths: [], what_if: [], what_if_stdin: None, exit_code: false, reading: ReadingOptions { namespace: None, allow_empty: false, strict: false }, socket: \"/s\"",
         ),
         (
             "podgate explain --from x/a --to x/b --port TCP/80 --manifests m",
-            "manifests: [\"m\"], paths: [], what_if: [], exit_code: false, reading: ReadingOptions { namespace: None, allow_empty: false, strict: false }, socket: \"/s\"",
+            "manifests: [\"m\"], paths: [], what_if: [], what_if_stdin: None, exit_code: false, reading: ReadingOptions { namespace: None, allow_empty: false, strict: false }, socket: \"/s\"",
         ),
     ] {
         let parsed = format!("{:?}", parse_in(line, &environment).unwrap());
