@@ -194,8 +194,8 @@ impl Reconciler {
             // Before any pod is evaluated by tables that leave a verdict to them.
             self.attach_wire(&wire);
         }
-        if let Some(window) = self.settle_hosts(&tables)? {
-            self.begin_change(window, &tables, |this| {
+        if let Some(window) = self.settle_hosts(&tables, cluster)? {
+            self.begin_change(window, |this| {
                 this.publish(&tables, &endpoints, cluster, network, false).map(|_| ())
             })?;
         }

@@ -149,7 +149,7 @@ impl FlowTableReader {
     pub(super) fn opened_by(&self, veths: &BTreeSet<u32>) -> Result<BTreeMap<(u32, IpAddr), usize>> {
         let mut opened = BTreeMap::new();
         for (key, flow) in shared(&self.open()?).flat_map(SharedSet::entries::<HostAtomic>) {
-            if veths.contains(&flow.client_if) && !flow.seen.is_closed() {
+            if is_opened_by(veths, &key, &flow) {
                 let [low, high] = key.addresses();
                 let server = if flow.seen.has(Seen::CLIENT_IS_LOW) { high } else { low };
                 *opened.entry((flow.client_if, server.into())).or_default() += 1;
@@ -162,7 +162,7 @@ impl FlowTableReader {
     pub(super) fn servers_of(&self, veths: &BTreeSet<u32>) -> Result<BTreeSet<OpenedServer>> {
         let entries = self.open()?;
         let entries = shared(&entries).flat_map(SharedSet::entries::<HostAtomic>);
-        let opened = entries.filter(|(_, flow)| veths.contains(&flow.client_if) && !flow.seen.is_closed());
+        let opened = entries.filter(|(key, flow)| is_opened_by(veths, key, flow));
         let server = |(key, flow): (FlowKey, Flow)| {
             let ([low, high], [low_port, high_port]) = (key.addresses(), key.ports());
             let is_high = flow.seen.has(Seen::CLIENT_IS_LOW);
@@ -251,4 +251,9 @@ fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> Result<T> {
         thread::yield_now();
     }
     bail!("the programs have written to its set {ATTEMPTS} times in a row")
+}
+
+/// Entries of devices with host endpoints tell of the same connections.
+fn is_opened_by(veths: &BTreeSet<u32>, key: &FlowKey, flow: &Flow) -> bool {
+    !key.is_at_host() && veths.contains(&flow.client_if) && !flow.seen.is_closed()
 }

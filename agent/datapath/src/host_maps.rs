@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, MapData};
-use podgate_common::{HostGuard, PortUse, Protocol, ServiceEnd, ServiceKey};
+use podgate_common::{HostGuard, MAX_HOST_SERVICES, PortUse, Protocol, ServiceEnd, ServiceKey};
 
 use crate::{MapTable, monotonic};
 
@@ -45,7 +45,18 @@ impl HostTables {
     /// When the kernel refuses to write a map.
     pub fn add(&mut self, WantedHosts { ports, services }: &WantedHosts) -> Result<()> {
         self.ports.add(ports)?;
-        self.services.put_all(&values(services))
+        let (known, services) = (self.services.entries(), values(services));
+        let new = services.keys().filter(|key| !known.contains_key(key)).count();
+        // What failed publications have left may take the room.
+        if known.len() + new > MAX_HOST_SERVICES {
+            self.services.keep(&services)?;
+        }
+        self.services.put_all(&services)
+    }
+
+    /// How often this process has written to the map of services.
+    pub(super) fn writes(&self) -> u64 {
+        self.services.writes()
     }
 
     /// Removes all else.

@@ -251,8 +251,9 @@ impl Current {
         let PublishTarget { before, mut ids, rows, crossing, mut addresses, prefixes, services } = target;
         let same_classes =
             before.as_ref().is_some_and(|before| Arc::ptr_eq(&before.classes, &tables.classes));
-        let writes =
-            |maps: &BpfMaps, set: &TableSet| maps.endpoints.writes() + maps.owners.writes() + set.writes();
+        let writes = |maps: &BpfMaps, set: &TableSet| {
+            maps.hosts.writes() + maps.endpoints.writes() + maps.owners.writes() + set.writes()
+        };
         let written = writes(maps, &self.set);
         let moved = maps.endpoints.entries().values().any(|endpoint| endpoint.table_set != self.table_set);
 

@@ -5,6 +5,7 @@
 
 mod guard;
 mod services;
+mod written;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -78,7 +79,11 @@ pub(super) struct Hosts {
     pub(super) devices: BTreeMap<u32, HostDevice>,
     /// The rule sets that were confirmed last.
     confirmed: HostRuleSets,
+    /// What was written when they were.
+    confirmed_written: u64,
     change: HostChange,
+    /// How many changes were undone since the last one that was confirmed.
+    undone: u32,
     /// What an earlier agent has left was looked at.
     has_begun: bool,
     services: HostServices,

@@ -49,9 +49,9 @@ impl Nodes {
             return;
         }
         let others = cluster.nodes.values().flat_map(|node| &node.addresses);
-        let owners: BTreeMap<IpAddr, u32> = others
-            .map(|address| (*address, OTHER_NODE))
-            .chain(heard.iter().map(|address| (*address, HEARD_BY_NODE)))
+        let heard_owners = heard.iter().map(|address| (*address, HEARD_BY_NODE));
+        let owners: BTreeMap<IpAddr, u32> = heard_owners
+            .chain(others.map(|address| (*address, OTHER_NODE)))
             .chain(own.iter().map(|address| (*address, NODE)))
             .collect();
         let addresses = owners.keys().copied().collect();

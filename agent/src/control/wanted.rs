@@ -52,15 +52,18 @@ pub(super) fn wanted(
 }
 
 /// Addresses that are not the node's own and that its sockets hear all the same: broadcasts on its links, of
-/// which Linux takes the first address for one, too (`fib_add_ifaddr` in net/ipv4/fib_frontend.c), and all
-/// that are on a link at all.
+/// which Linux takes the first address for one, too (`fib_add_ifaddr` in net/ipv4/fib_frontend.c), the
+/// address of all routers of a link (RFC 4291, 2.6.1), and all that are on a link at all.
 pub(super) fn heard_by_node(network: &Network) -> impl Iterator<Item = IpAddr> {
     let on_links = network.links.values().flat_map(|link| &link.addresses);
     on_links.flat_map(|net| {
         let broadcasts = match net {
-            IpNet::V4(net) if net.prefix_len() < 31 => [Some(net.broadcast()), Some(net.network())],
-            _ => [None, None],
+            IpNet::V4(net) if net.prefix_len() < 31 => {
+                [Some(net.broadcast().into()), Some(net.network().into())]
+            }
+            IpNet::V6(net) if net.prefix_len() < 127 => [Some(net.network().into()), None],
+            IpNet::V4(_) | IpNet::V6(_) => [None, None],
         };
-        broadcasts.into_iter().flatten().map(IpAddr::V4).chain([net.addr()])
+        broadcasts.into_iter().flatten().chain([net.addr()])
     })
 }

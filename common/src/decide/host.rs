@@ -110,7 +110,7 @@ fn related<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) -
         Direction::Ingress => quoted.reversed(),
         Direction::Egress => *quoted,
     };
-    let is_local = has_owner(&received.destination, NODE, tables);
+    let is_local = ends_here(&received, false, tables);
     lookup.turn_to(quoted);
     lookup.key = lookup.key.at_host();
     let found = tables.flow(lookup, Reach::Everywhere).is_some();
@@ -120,11 +120,11 @@ fn related<T: Tables>(packet: &impl Packet, scratch: &mut Scratch, tables: &T) -
         return Some(Outcome::Related);
     }
     // Of what tunnels carry there is no entry.
-    let other = match direction {
-        Direction::Ingress => quoted.destination,
-        Direction::Egress => quoted.source,
+    let (own, other) = match direction {
+        Direction::Ingress => (quoted.source, quoted.destination),
+        Direction::Egress => (quoted.destination, quoted.source),
     };
-    if is_node_tunnel(quoted, &other, tables) {
+    if has_owner(&own, NODE, tables) && is_node_tunnel(quoted, &other, tables) {
         return None;
     }
     *quoted = Tuple {
@@ -170,7 +170,7 @@ fn is_local<T: Tables>(scratch: &Scratch, has_ports: bool, tables: &T) -> bool {
 #[inline(never)]
 fn ends_here<T: Tables>(tuple: &Tuple, has_ports: bool, tables: &T) -> bool {
     let destination = tuple.destination;
-    if destination.is_for_many() {
+    if destination.is_for_many() || destination.is_unspecified() {
         return true;
     }
     let (is_heard, address) = match tables.listed_owner(&destination).unwrap_or(OTHER_NODE) {

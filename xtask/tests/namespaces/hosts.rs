@@ -238,13 +238,16 @@ fn referred(lab: &mut Lab) -> Result<()> {
         "in",
         "ingress: [{action: Deny, source: {selector: \"bad == 'yes'\"}}, {action: Allow}], egress: [{action: Allow}]",
     )?;
-    let url = healthz(&fixture);
+    let health = fixture.outside.place.serve_together(&[Service::Http(81)])?;
+    let url = format!("http://{}:81/", outside.v4);
     let options = ["--kubelet-healthz", &url, "--host-endpoints-guard", "3"];
     let agent = Agent::start(&fixture.node, &options)?;
     agent.until("the host endpoint is confirmed", PATIENT, "endpoints", |listed| {
         listed.to_string().contains("n1-host") && !listed.to_string().contains("unconfirmed")
     })?;
     fixture.comes_in(HTTP, Seen::Reached)?;
+    // Nothing is confirmed any more, and nothing need be.
+    drop(health);
     set(&outside.both().map(|at| at.to_string()))?;
     fixture.comes_in_at_last(HTTP, Seen::Blocked)?;
     std::thread::sleep(Duration::from_secs(4));

@@ -106,6 +106,7 @@ pub(super) fn mark_connections(
     let flows = maps.flows.open()?;
     let asks = |(key, flow): &(FlowKey, Flow)| {
         learning.contains(&flow.client_if)
+            && !key.is_at_host()
             && !flow.seen.has(Seen::NAMES)
             && leads_to_resolver(key, flow, wanted)
     };

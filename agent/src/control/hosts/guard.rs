@@ -1,27 +1,28 @@
 //! The guard of host endpoints: a change of their rule sets is enforced at once, and is undone unless it is
 //! confirmed in time.
 //!
-//! In: the rule sets of each device by the tables, and whether the node can still be reached
-//! ([`ReachabilityProbe`]). Out: the rule sets to enforce now and those before the change. When the deadline
-//! passes the programs return to the latter by themselves, also when no agent runs any more. A change that
-//! was undone stays so until the policies change, or until the node turns out to be cut off without it as
-//! well.
+//! In: what is written of the host endpoints (`written`), the rule sets of each device by the tables, and
+//! whether the node can still be reached ([`ReachabilityProbe`]). Out: the rule sets to enforce now and those
+//! before the change. When the deadline passes the programs return to the latter by themselves, also when no
+//! agent runs any more. A change that was undone is tried again when the policies change, when the node turns
+//! out to be cut off without it as well, and after a while: the API server may just have been away.
 //!
-//! Pods, labels and network sets that rules refer to are no part of it: a change of these is enforced at
+//! Pods, Services and network sets that rules refer to are no part of it: a change of these is enforced at
 //! once, and for good. Else whoever may create a pod could have the guard open the node.
 
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use podgate_core::compiler::{CompiledTables, Subject};
-
+use podgate_core::{compiler::CompiledTables, model::Cluster};
 use podgate_datapath::LeftGuard;
 
 use super::{HostRuleSets, Hosts};
 use crate::{control::Reconciler, reachability::ReachabilityProbe, snapshot::HostState};
+
+/// After which time a change that was undone is tried again. It doubles each time, up to the other one: the
+/// node is cut off for a tenth of the time at most.
+const RETRY: Duration = Duration::from_secs(600);
+const MOST_RETRY: Duration = Duration::from_secs(3_600);
 
 /// A change of what is enforced.
 #[derive(Debug, Default)]
@@ -30,10 +31,10 @@ pub(super) enum HostChange {
     None,
     /// It is enforced, but not confirmed. `until`: when it is undone, once the kernel knows that. The
     /// question is asked when all of it is enforced: an answer from before that proves nothing.
-    Pending { from: HostRuleSets, to: HostRuleSets, until: Option<Instant>, asked: Option<u64> },
+    Pending { from: HostRuleSets, to: HostRuleSets, written: u64, until: Option<Instant>, asked: Option<u64> },
     /// It was not confirmed in time. Whether the node can be reached without it is asked, until that is
-    /// answered. It is tried again if the rule sets have changed meanwhile, or the change was not to blame.
-    Undone { to: HostRuleSets, at: Instant, asked: Option<u64>, retries: bool },
+    /// answered.
+    Undone { written: u64, at: Instant, asked: Option<u64>, again: Instant },
 }
 
 /// The guard's step in a pass.
@@ -54,46 +55,54 @@ impl Hosts {
     }
 
     /// Decides between the rule sets of these tables and those before the change.
-    fn settle(&mut self, tables: &CompiledTables, now: Instant) -> GuardStep {
+    fn settle(&mut self, tables: &CompiledTables, written: u64, now: Instant) -> GuardStep {
         let to = self.evaluated(tables);
         // A device that is gone needs no entry to go back to.
         self.confirmed.retain(|ifindex, _| self.devices.contains_key(ifindex));
         match &mut self.change {
-            HostChange::Pending { to: known, until, asked, .. } if until.is_none_or(|until| now < until) => {
-                if *known != to {
+            HostChange::None if to == self.confirmed && written == self.confirmed_written => {
+                return GuardStep::Keep;
+            }
+            HostChange::Pending { to: known, written: pending, until, asked, .. }
+                if until.is_none_or(|until| now < until) =>
+            {
+                if *pending != written {
                     *asked = None;
                 }
                 // Its deadline stays: else a series of changes would put it off for ever.
-                *known = to;
+                (*known, *pending) = (to, written);
                 return match (*until, self.options.guard) {
                     (None, Some(window)) => GuardStep::Begin(window),
                     _ => GuardStep::Keep,
                 };
             }
-            HostChange::Pending { from, to: known, .. } => {
+            HostChange::Pending { from, written: pending, .. } => {
                 self.confirmed = std::mem::take(from);
-                let is_other = *known != to;
-                let to = std::mem::take(known);
-                let asked = Some(self.request());
-                self.change = HostChange::Undone { to, at: now, asked, retries: is_other };
+                let pending = *pending;
+                self.undo(pending, now);
                 return GuardStep::Undo;
             }
-            HostChange::Undone { to: known, retries: false, .. } if *known == to => {
+            HostChange::Undone { written: undone, again, .. } if *undone == written && now < *again => {
                 return GuardStep::Keep;
             }
             HostChange::None | HostChange::Undone { .. } => {}
         }
-        if to == self.confirmed && matches!(self.change, HostChange::None) {
-            return GuardStep::Keep;
-        }
         match self.options.guard {
-            Some(window) if !to.is_empty() && to != self.confirmed => {
+            Some(window) if !to.is_empty() && written != self.confirmed_written => {
                 let from = self.confirmed.clone();
-                self.change = HostChange::Pending { from, to, until: None, asked: None };
+                self.change = HostChange::Pending { from, to, written, until: None, asked: None };
                 GuardStep::Begin(window)
             }
             _ => GuardStep::Confirm,
         }
+    }
+
+    /// Notes that a change was not confirmed in time.
+    fn undo(&mut self, written: u64, now: Instant) {
+        let wait = RETRY.saturating_mul(1 << self.undone.min(8)).min(MOST_RETRY);
+        self.undone += 1;
+        let asked = Some(self.request());
+        self.change = HostChange::Undone { written, at: now, asked, again: now + wait };
     }
 
     /// Asks whether the node can be reached under the rule sets that are enforced now.
@@ -112,7 +121,7 @@ impl Hosts {
     }
 
     fn is_reached_since(&self, question: u64) -> bool {
-        self.reachability.as_ref().is_none_or(|lines| lines.answered_since(question))
+        self.reachability.as_ref().is_none_or(|probe| probe.answered_since(question))
     }
 
     /// The state of the host endpoints.
@@ -128,11 +137,13 @@ impl Hosts {
     pub(in crate::control) fn note_answers(&mut self, now: Instant) -> bool {
         let window = self.options.guard.unwrap_or_default();
         let (at, question) = match &self.change {
-            HostChange::None | HostChange::Undone { asked: None, .. } => return false,
+            HostChange::None => return false,
             HostChange::Pending { until, asked, .. } => {
                 return until.is_none_or(|until| now >= until)
                     || asked.is_some_and(|question| self.is_reached_since(question));
             }
+            HostChange::Undone { again, .. } if now >= *again => return true,
+            HostChange::Undone { asked: None, .. } => return false,
             HostChange::Undone { at, asked: Some(question), .. } => (*at, *question),
         };
         if !self.is_reached_since(question) {
@@ -140,63 +151,63 @@ impl Hosts {
         }
         // A node that is reached soon after was cut off by the change; another one was so without it, too.
         let was_not_to_blame = now.duration_since(at) > window;
-        if let HostChange::Undone { asked, retries, .. } = &mut self.change {
+        if let HostChange::Undone { asked, again, .. } = &mut self.change {
             *asked = None;
-            *retries |= was_not_to_blame;
+            if was_not_to_blame {
+                *again = now;
+            }
         }
         was_not_to_blame
     }
 
     /// Goes on with what an earlier agent has left. What it enforced before a change is not known any more:
     /// nothing is enforced if that is not confirmed.
-    fn take_over(&mut self, left: LeftGuard, tables: &CompiledTables, now: Instant) {
-        let to = self.evaluated(tables);
-        let is_same = |content| content == hash_of(&to, tables);
+    fn take_over(&mut self, left: LeftGuard, tables: &CompiledTables, written: u64, now: Instant) {
+        let is_guarded = self.options.guard.is_some();
         match left {
-            LeftGuard::Confirmed { content } if is_same(content) => self.confirmed = to,
-            LeftGuard::Armed { left, .. } if !left.is_zero() && self.options.guard.is_some() => {
-                let (from, until) = (HostRuleSets::new(), Some(now + left));
-                self.change = HostChange::Pending { from, to, until, asked: None };
+            LeftGuard::Confirmed { content } if content == written => {
+                (self.confirmed, self.confirmed_written) = (self.evaluated(tables), written);
             }
-            LeftGuard::Armed { content, .. } if is_same(content) && self.options.guard.is_some() => {
+            LeftGuard::Armed { left, .. } if !left.is_zero() && is_guarded => {
+                let (from, to, until) = (HostRuleSets::new(), self.evaluated(tables), Some(now + left));
+                self.change = HostChange::Pending { from, to, written, until, asked: None };
+            }
+            LeftGuard::Armed { content, .. } if content == written && is_guarded => {
                 tracing::error!(
                     "a change of host endpoints stays undone: an earlier agent did not confirm it"
                 );
-                let asked = Some(self.request());
-                self.change = HostChange::Undone { to, at: now, asked, retries: false };
+                self.undo(written, now);
             }
             LeftGuard::Nothing | LeftGuard::Confirmed { .. } | LeftGuard::Armed { .. } => {}
         }
     }
-}
 
-/// A hash of rule sets by device. Another build may hash them otherwise: it asks for a confirmation once
-/// more.
-fn hash_of(rule_sets: &HostRuleSets, tables: &CompiledTables) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for (ifindex, subjects) in rule_sets {
-        ifindex.hash(&mut hasher);
-        for rule_set in subjects.iter().flat_map(Subject::rule_sets) {
-            tables.rule_sets.get(&rule_set).hash(&mut hasher);
-        }
+    /// Notes that rule sets are enforced for good.
+    fn confirm(&mut self, to: HostRuleSets, written: u64) {
+        (self.confirmed, self.confirmed_written) = (to, written);
+        (self.change, self.undone) = (HostChange::None, 0);
     }
-    hasher.finish() | 1
 }
 
 impl Reconciler {
     /// Decides which rule sets to enforce, before the tables are published. Out: the time limit if a change
     /// begins; the rule sets of before must then be published first.
-    pub(in crate::control) fn settle_hosts(&mut self, tables: &CompiledTables) -> Result<Option<Duration>> {
+    pub(in crate::control) fn settle_hosts(
+        &mut self,
+        tables: &CompiledTables,
+        cluster: &Cluster,
+    ) -> Result<Option<Duration>> {
         if self.hosts.is_idle() {
             return Ok(None);
         }
+        let written = self.hosts.written(cluster);
         if self.older.is_none() && !self.hosts.has_begun {
             let left = self.datapath.maps.host_guard.left()?;
-            self.hosts.take_over(left, tables, Instant::now());
+            self.hosts.take_over(left, tables, written, Instant::now());
             self.hosts.has_begun = true;
         }
-        self.confirm_hosts(tables)?;
-        match self.hosts.settle(tables, Instant::now()) {
+        self.confirm_reached()?;
+        match self.hosts.settle(tables, written, Instant::now()) {
             GuardStep::Keep => Ok(None),
             GuardStep::Begin(window) => {
                 tracing::info!(devices = self.hosts.devices.len(), ?window, "host endpoints change");
@@ -210,25 +221,23 @@ impl Reconciler {
                 Ok(None)
             }
             GuardStep::Confirm => {
-                let to = self.hosts.evaluated(tables);
-                self.datapath.maps.host_guard.confirm(hash_of(&to, tables))?;
-                (self.hosts.confirmed, self.hosts.change) = (to, HostChange::None);
+                self.datapath.maps.host_guard.confirm(written)?;
+                self.hosts.confirm(self.hosts.evaluated(tables), written);
                 Ok(None)
             }
         }
     }
 
     /// Confirms a change under which the node was reached.
-    fn confirm_hosts(&mut self, tables: &CompiledTables) -> Result<()> {
+    fn confirm_reached(&mut self) -> Result<()> {
         let hosts = &mut self.hosts;
-        let HostChange::Pending { to, until, asked, .. } = &hosts.change else { return Ok(()) };
+        let HostChange::Pending { to, written, until, asked, .. } = &hosts.change else { return Ok(()) };
         let is_reached = asked.is_some_and(|asked| hosts.is_reached_since(asked));
         if until.is_none_or(|until| Instant::now() >= until) || !is_reached {
             return Ok(());
         }
-        self.datapath.maps.host_guard.confirm(hash_of(to, tables))?;
-        hosts.confirmed.clone_from(to);
-        hosts.change = HostChange::None;
+        self.datapath.maps.host_guard.confirm(*written)?;
+        hosts.confirm(to.clone(), *written);
         tracing::info!("host endpoints are confirmed: the node is reached");
         Ok(())
     }
@@ -238,15 +247,14 @@ impl Reconciler {
     pub(in crate::control) fn begin_change(
         &mut self,
         window: Duration,
-        tables: &CompiledTables,
         publish: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<()> {
         // If nothing of before is known, the entries of an earlier agent stay until they are replaced.
         if !self.hosts.confirmed.is_empty() {
             publish(self)?;
         }
-        if let HostChange::Pending { to, until, .. } = &mut self.hosts.change {
-            self.datapath.maps.host_guard.arm(hash_of(to, tables), window)?;
+        if let HostChange::Pending { written, until, .. } = &mut self.hosts.change {
+            self.datapath.maps.host_guard.arm(*written, window)?;
             *until = Some(Instant::now() + window);
         }
         Ok(())

@@ -14,6 +14,8 @@ use podgate_core::model::{Cluster, ObjectName, Proxy, Service};
 
 /// New ones stand beside old ones for a moment.
 const MOST: usize = MAX_HOST_SERVICES / 2;
+/// Node ports have room of their own, so that no one closes those of others.
+const MOST_NODE_PORTS: usize = MOST / 2;
 
 /// What was found, and of what.
 #[derive(Debug, Default)]
@@ -36,46 +38,61 @@ impl HostServices {
         if is_same {
             return;
         }
-        let found = ends(cluster, own, &heard);
-        if found.len() > MOST {
+        let ends = ends(cluster, own, &heard);
+        if ends.len() == MOST {
             tracing::error!(
                 limit = MOST,
                 "so many addresses and ports of services lead to this node's own processes or are its own: \
                  of the rest, only the address says whether policies of host endpoints apply"
             );
         }
-        // Those that close something come first.
-        let mut found: Vec<(ServiceKey, ServiceEnd)> = found.into_iter().collect();
-        found.sort_by_key(|(key, end)| (*end, *key));
         let Cluster { services, slices, .. } = cluster.clone();
         let cluster = Cluster { services, slices, ..Cluster::default() };
-        *self = Self { cluster, own: own.clone(), heard, ends: found.into_iter().take(MOST).collect() };
+        *self = Self { cluster, own: own.clone(), heard, ends };
     }
 }
 
+/// No more are looked at than there is room for: a Service has many addresses times many ports. Those over
+/// the limit of their namespace have none.
 fn ends(
     cluster: &Cluster,
     own: &BTreeSet<IpAddr>,
     heard: &BTreeSet<IpAddr>,
 ) -> BTreeMap<ServiceKey, ServiceEnd> {
     let at_this_node = leading_to(cluster, own);
-    let mut ends = BTreeMap::new();
-    for service in cluster.services.values() {
-        let addresses = service.cluster_addresses.iter().chain(&service.external_addresses);
-        if at_this_node.contains(&service.name) {
-            // Its node ports belong to the node as well: that is what is said of the node's addresses anyway.
-            for address in addresses {
-                ends.insert(ServiceKey::of_address((*address).into()), ServiceEnd::Node);
-                ends.extend(keys(service, *address).map(|key| (key, ServiceEnd::Node)));
-            }
-        } else if service.proxy == Proxy::KubeProxy {
-            let of_node = addresses.filter(|address| heard.contains(address));
-            for key in of_node.flat_map(|address| keys(service, *address)).chain(node_ports(service)) {
-                ends.entry(key).or_insert(ServiceEnd::Elsewhere);
-            }
+    let services = || cluster.services.values().filter(|service| !service.is_over_limit);
+    let leading = || services().filter(|service| at_this_node.contains(&service.name));
+    let others = || {
+        let others = services().filter(|service| !at_this_node.contains(&service.name));
+        others.filter(|service| service.proxy == Proxy::KubeProxy)
+    };
+    let node_ports = others().flat_map(|service| node_ports(service)).take(MOST_NODE_PORTS);
+    let mut ends: BTreeMap<_, _> = node_ports.map(|key| (key, ServiceEnd::Elsewhere)).collect();
+    // Of what has no ports, an address that several claim says nothing.
+    let mut claims: BTreeMap<IpAddr, BTreeSet<&ObjectName>> = BTreeMap::new();
+    for service in services() {
+        addresses(service).for_each(|address| _ = claims.entry(address).or_default().insert(&service.name));
+    }
+    let is_alone = |address: &IpAddr| claims.get(address).is_some_and(|claims| claims.len() == 1);
+    let whole = leading().flat_map(|service| addresses(service).filter(is_alone));
+    let whole = whole.map(|address| ServiceKey::of_address(address.into()));
+    let at_node = whole.chain(leading().flat_map(|it| addresses(it).flat_map(|address| keys(it, address))));
+    ends.extend(at_node.take(MOST - ends.len()).map(|key| (key, ServiceEnd::Node)));
+    let of_heard = others().flat_map(|service| {
+        let heard = addresses(service).filter(|address| heard.contains(address));
+        heard.flat_map(|address| keys(service, address))
+    });
+    for key in of_heard {
+        if ends.len() == MOST {
+            break;
         }
+        ends.entry(key).or_insert(ServiceEnd::Elsewhere);
     }
     ends
+}
+
+fn addresses(service: &Service) -> impl Iterator<Item = IpAddr> {
+    service.cluster_addresses.iter().chain(&service.external_addresses).copied()
 }
 
 /// The services that have an endpoint at one of these addresses: ready or not, at whatever port.
@@ -191,24 +208,22 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_those_stay_that_close_something() {
+    fn no_one_takes_the_room_of_others_node_ports_and_no_more_are_looked_at_than_have_room() {
         let mut cluster = Cluster::default();
-        let port = |number| ServicePort {
-            name: "".into(),
-            protocol: Protocol::Tcp,
-            number,
-            node_port: Some(number),
-        };
+        add(&mut cluster, "z", ["10.96.0.1", "192.0.2.1"], 30_001, "10.0.0.7");
         for name in ["a", "b"] {
-            add(&mut cluster, name, ["10.96.0.1", "10.96.0.1"], 30_001, "10.0.0.7");
-            let name = ObjectName::new("x", name);
-            let service = cluster.services.get_mut(&name).unwrap();
-            std::sync::Arc::make_mut(service).ports = (1..=u16::MAX).map(port).collect();
+            add(&mut cluster, name, ["10.96.0.2", "192.0.2.2"], 30_002, OWN);
+            let service = cluster.services.get_mut(&ObjectName::new("x", name)).unwrap();
+            let service = std::sync::Arc::make_mut(service);
+            let port = |number| ServicePort { number, node_port: None, ..service.ports[0].clone() };
+            service.ports = (1..=u16::MAX).map(port).collect();
+            // A product of millions.
+            service.external_addresses =
+                (0..5_000).map(|at: u32| std::net::Ipv4Addr::from(at).into()).collect();
         }
-        add(&mut cluster, "own", ["10.96.0.2", "192.0.2.2"], 30_002, OWN);
         let mut services = HostServices::default();
-        services.find(&cluster, &[ip(OWN)].into(), [ip("10.96.0.1")].into());
+        services.find(&cluster, &[ip(OWN)].into(), BTreeSet::new());
         assert_eq!(services.ends.len(), MOST);
-        assert_eq!(end(&services, "10.96.0.2", 80), Some(ServiceEnd::Node));
+        assert_eq!(end(&services, "0.0.0.0", 30_001), Some(ServiceEnd::Elsewhere));
     }
 }
