@@ -31,7 +31,7 @@ pub(super) const fn emulator(platform: Platform) -> (&'static str, &'static str)
 }
 
 /// Programs that tests call.
-const TOOLS: [&str; 5] = ["ip", "nft", "sh", "sleep", "timeout"];
+const TOOLS: [&str; 6] = ["ip", "nft", "sh", "sleep", "tc", "timeout"];
 
 /// Everything that the machine needs, at the places where it is here.
 pub(super) fn pack(
