@@ -13,19 +13,18 @@ pub(crate) fn helper_calls(program: BorrowedFd<'_>) -> io::Result<usize> {
     const CALL: u8 = 0x85;
     const HELPER: u8 = 0;
     const FUNCTION: u8 = 1;
-    // `struct bpf_insn`: code, registers, offset, immediate value.
-    let calls: Vec<(usize, u8, i32)> = instructions(program)?
+    // `struct bpf_insn`: code, registers, offset, immediate value. A call of a function has its number as the
+    // value, and the distance as the offset (`jit_subprogs` in kernel/bpf/verifier.c).
+    let calls: Vec<(usize, u8, i16)> = instructions(program)?
         .iter()
         .enumerate()
         .filter(|(_, instruction)| instruction[0] == CALL)
-        .map(|(at, [_, registers, _, _, a, b, c, d])| {
-            (at, registers >> 4, i32::from_ne_bytes([*a, *b, *c, *d]))
-        })
+        .map(|(at, [_, registers, low, high, ..])| (at, registers >> 4, i16::from_ne_bytes([*low, *high])))
         .collect();
     // Functions follow one another; the main one is the first.
     let functions = calls.iter().filter(|(_, kind, _)| *kind == FUNCTION);
     let ends =
-        functions.filter_map(|(at, _, distance)| (at + 1).checked_add_signed(*distance as isize)).min();
+        functions.filter_map(|(at, _, distance)| (at + 1).checked_add_signed((*distance).into())).min();
     let main = calls.iter().filter(|(at, ..)| ends.is_none_or(|end| *at < end));
     Ok(main.filter(|(_, kind, _)| *kind == HELPER).count())
 }
