@@ -6,6 +6,7 @@
 
 mod engines;
 mod helm;
+mod hosts;
 mod moving;
 mod plugin;
 mod services;

@@ -164,6 +164,7 @@ impl Run<'_> {
             run.ask(&["-n", "shop", "delete", "networkpolicies.crd.projectcalico.org", "default.web"])?;
             run.becomes("friend", false)
         })?;
+        self.check("a host endpoint: confirmed by the API server and the kubelet", Self::host_endpoint)?;
         Ok(self.passed)
     }
 
@@ -259,7 +260,7 @@ impl Run<'_> {
         Ok(agents.lines().map(check).collect::<Result<Vec<_>>>()?.concat())
     }
 
-    fn ask_podgate(&self, arguments: &[&str]) -> Result<String> {
+    pub(super) fn ask_podgate(&self, arguments: &[&str]) -> Result<String> {
         let mut plugin = self.cluster.client(&image::program(Platform::HOST)?)?;
         let output = plugin.arg("cluster").args(arguments).output().context("starting podgate")?;
         let complaint = String::from_utf8_lossy(&output.stderr);
