@@ -98,13 +98,14 @@ fn pods_that_fill_the_table_leave_room_for_those_that_have_less() {
             opens(pod, number);
         }
     }
-    // However many it opens, as long as they are fewer than either has.
-    for number in 20..100 {
+    // However many it opens, as long as they are fewer than either has. With these, no set is full of its own
+    // connections, wherever the seed puts them.
+    for number in 20..60 {
         assert!(opens(Host::A, number), "{number} of A");
     }
     let flows = node.datapath.maps.flows.open().expect("the kernel maps it");
     let held = |veth: u32| flows.entries().filter(|(_, flow)| flow.charged_to() == veth).count();
-    assert_eq!(held(Host::A.veth()), 100, "none of A's had to go");
+    assert_eq!(held(Host::A.veth()), 60, "none of A's had to go");
     assert!(crowd.iter().map(|pod| held(pod.veth())).sum::<usize>() > 300, "the table is full");
     for pod in [Host::A, Host::B, Host::Z] {
         assert_eq!(flows.share(pod.veth()) as usize, held(pod.veth()), "the share of {pod:?}");
