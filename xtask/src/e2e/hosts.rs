@@ -28,7 +28,7 @@ impl Run<'_> {
         let address = address.split_whitespace().next().context("the node has an address")?;
         let is_reached = |port: u16| -> Result<bool> {
             let mut connect = self.cluster.command_on(from, "busybox")?;
-            let connect = connect.args(["nc", "-z", "-w", "1", address, &port.to_string()]);
+            let connect = connect.args(["nc", "-w", "1", address, &port.to_string(), "-e", "true"]);
             Ok(connect.status().context("starting busybox")?.success())
         };
         ensure!(is_reached(KUBELET)? && is_reached(PROXY)?, "the node's ports are not open at first");
