@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::{CLIENT_ALLOWED, CLIENT_DENIED, CLOSE, Run};
-use crate::{cluster::NODES, kubernetes};
+use crate::cluster::NODES;
 
 /// Every chain of kube-router's firewall has one of these in its name.
 const CHAINS: [&str; 3] = ["KUBE-ROUTER", "KUBE-NWPLCY", "KUBE-POD-FW"];
@@ -37,13 +37,11 @@ impl Run<'_> {
     }
 
     pub(super) fn move_away(&self) -> Result<()> {
-        let program = kubernetes::kube_router()?;
-        // It fails where the kernel has no IPVS, which a part of it that is not in use cleans up last: what
-        // counts are the rules that are left.
+        // Its own `--cleanup-config` says that it has succeeded, and leaves all rules (2.1.0).
         let clean = format!(
-            "engine=$(pidof -s kube-router); kill $engine; while kill -0 $engine; do sleep 0.1; done; {} \
-             --cleanup-config || true",
-            program.display()
+            "engine=$(pidof -s kube-router); kill $engine; while kill -0 $engine; do sleep 0.1; done\n\
+             for family in iptables ip6tables; do $family-save | grep -vE '{}' | $family-restore; done",
+            CHAINS.join("|")
         );
         self.verdicts_hold_while(|| {
             self.on_engine(&clean)?;
