@@ -48,12 +48,14 @@ impl Run<'_> {
         self.apply(&objects.concat())?;
         until("the host endpoint is enforced", CONFIRMED, || Ok((!is_reached(PROXY)?).then_some(())))?;
         ensure!(is_reached(KUBELET)?, "what the policy allows is closed");
-        until("it is confirmed", CONFIRMED, || {
-            let endpoints = self.ask_podgate(&["endpoints", "-o", "json"])?;
+        let mut endpoints = String::new();
+        let confirmed = until("it is confirmed", CONFIRMED, || {
+            endpoints = self.ask_podgate(&["endpoints", "-A", "-o", "json"])?;
             let is_there = endpoints.contains(&format!("HostEndpoint/{node}-eth0"));
             let is_confirmed = !endpoints.contains("\"unconfirmed\"") && !endpoints.contains("\"undone\"");
             Ok((is_there && is_confirmed).then_some(()))
-        })?;
+        });
+        confirmed.with_context(|| endpoints.clone())?;
         ensure!(!is_reached(PROXY)? && is_reached(KUBELET)?, "it is enforced otherwise once it is confirmed");
         // Through the kubelet of that node as well.
         self.goes_on()?;
