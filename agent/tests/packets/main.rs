@@ -13,6 +13,7 @@ mod loading;
 mod naive;
 mod neighbours;
 mod node;
+mod objects;
 mod passes;
 mod publishing;
 mod sandbox;

@@ -29,8 +29,8 @@ pub(crate) fn enter() -> PathBuf {
     Path::new(BPFFS.to_str().expect("a literal")).to_owned()
 }
 
-/// Programs run at a device, which the kernel looks up by its index.
-fn add_devices(indexes: impl Iterator<Item = u32>) {
+/// Programs run at a device, which the kernel looks up by its index: less than 1,000.
+pub(crate) fn add_devices(indexes: impl Iterator<Item = u32>) {
     let lines: String = indexes
         .map(|index| {
             format!(
